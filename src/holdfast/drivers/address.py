@@ -1,0 +1,74 @@
+"""IPv4 addresses: ours are all those of global scope on the router's nics, but for the excepted ones."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+from holdfast.announce import announce
+from holdfast.converge import Failure
+from holdfast.iproute import FOREVER, GLOBAL_SCOPE, IpRoute, Order
+from holdfast.state import Address, Change, Resource, State
+
+
+class Addresses:
+    """Keeps the addresses of the nics ethN.
+
+    `excepted`: pairs (device, address/prefix length) that somebody else puts there, as keepalived does with
+    virtual addresses; they are neither missed nor removed, unless they are wanted here as well.
+    """
+
+    kinds: tuple[type[Resource], ...] = (Address,)
+
+    def __init__(self, ip: IpRoute, excepted: Collection[tuple[str, str]] = ()) -> None:
+        self.ip = ip
+        self.excepted = frozenset(excepted)
+
+    def observe(self, desired: State) -> Iterator[Address]:
+        """Read what is there and ours; a wanted one as it is wanted, since announcing leaves no trace to read back."""
+        for device in self.ip.devices():
+            for info in device.addr_info:
+                if info.family != "inet":
+                    continue
+                seen = Address(device.ifname, f"{info.local}/{info.prefixlen}")
+                wanted = desired.get(seen.key)
+                if isinstance(wanted, Address):
+                    if info.valid_life_time == FOREVER:  # a leased one would vanish: giving it anew makes it stay
+                        yield wanted
+                elif device.ours and info.scope == GLOBAL_SCOPE and (seen.device, seen.interface) not in self.excepted:
+                    yield seen
+
+    def check(self, changes: Sequence[Change]) -> Iterable[Failure]:
+        """Nothing can be told before it is tried."""
+        del changes
+        return ()
+
+    def apply(self, changes: Sequence[Change]) -> Iterable[Failure]:
+        """Take and give in bulk, then announce what is new and was taken.
+
+        Where a device does not promote secondaries, the kernel drops them along with their primary; the next look
+        finds them missing and gives them again.
+        """
+        try:
+            failures = self.ip.change([self._order(change) for change in changes])
+        finally:
+            self.ip.forget()
+        failed = {failure.key for failure in failures}
+        self._announce(c.after for c in changes if isinstance(c.after, Address) and c.key not in failed)
+        return failures
+
+    @staticmethod
+    def _order(change: Change) -> Order:
+        address = change.resource
+        assert isinstance(address, Address)  # noqa: S101 the spine sends each driver its own kinds
+        if change.after:
+            return Order(address.key, ("addr", "replace", address.interface, "brd", "+", "dev", address.device))
+        gone = ("Address not found", "Cannot assign requested address", "Cannot find device")
+        return Order(address.key, ("addr", "del", address.interface, "dev", address.device), gone)
+
+    @staticmethod
+    def _announce(addresses: Iterable[Address]) -> None:
+        by_device = defaultdict(list)
+        for address in addresses:
+            if address.announce:
+                by_device[address.device].append(address.interface.partition("/")[0])
+        for device, new in by_device.items():
+            announce(device, new)

@@ -1,0 +1,14 @@
+"""What only this machine can tell: which nics it has."""
+
+from holdfast.iproute import OURS, IpRoute
+from holdfast.router import Nic
+
+
+def nics(ip: IpRoute) -> tuple[Nic, ...]:
+    """Return the router's nics (ethN) by number, MACs in lower case; CommandFailed if ip(8) cannot tell.
+
+    Where several carry the same MAC, all are listed and the lowest number stands first: whoever looks a MAC up
+    takes the first, so the answer is the same at every look, whatever order the kernel lists them in.
+    """
+    numbered = [(int(match[1]), device) for device in ip.devices() if (match := OURS.fullmatch(device.ifname))]
+    return tuple(Nic(device.address.lower(), device.ifname) for _, device in sorted(numbered, key=lambda pair: pair[0]))
