@@ -1,0 +1,1 @@
+"""One file per kind of resource; none has ever heard of a feature."""
