@@ -1,0 +1,170 @@
+"""Who this router is: what the hypervisor told it at boot."""
+
+from collections.abc import Iterator
+
+from holdfast.errors import Rejected
+from holdfast.feature import Claim, Command, Feature, Merged
+from holdfast.nft import Element
+from holdfast.router import PURPOSES, BootLine, BootNic, Router, prefix_length
+from holdfast.state import File, Sysctl
+from holdfast.texts import is_ipv4, is_mac, is_network
+
+SECRET_KEYS = ("vmpassword", "router_password", "keystore_password", "baremetalnotificationsecuritykey")
+_UNDERSTOOD = {
+    "name", "type", "gateway", "localgw", "mgmtcidr", "domain", "dnssearchorder", "dns1", "dns2", "internaldns1",
+    "internaldns2", "useextdns", "exposedns", "userouteripresolver", "disable_rp_filter", "sshonguest", "publicMtu",
+    "privateMtu", "nic_macs",
+}  # fmt: skip
+
+
+class CmdLine(Command, frozen=True, kw_only=True, tag="cmdline"):
+    """The boot line as keys and values, all of them text (WIRE 7)."""
+
+    cmd_line: dict[str, str]
+
+
+def merge(_bag: BootLine, command: CmdLine, _router: Router) -> Merged[BootLine]:
+    """Replace the boot line whole; anything in it that cannot be understood refuses it whole."""
+    given = command.cmd_line
+    if given.get("type") not in PURPOSES:
+        raise Rejected(f"{given.get('type', '')!r} is not a type of router that this agent runs", "cmd_line.type")
+    macs = _macs(given)
+    return Merged(
+        BootLine(
+            name=_word(given, "name"),
+            type=given["type"],
+            nics=tuple(_nics(given, macs)),
+            gateway=_address(given, "gateway"),
+            localgw=_address(given, "localgw"),
+            mgmtcidr=_networks(given, "mgmtcidr"),
+            domain=_word(given, "domain"),
+            dnssearchorder=tuple(part for part in _word(given, "dnssearchorder").split(",") if part),
+            dns=_addresses(given, "dns1", "dns2"),
+            internal_dns=_addresses(given, "internaldns1", "internaldns2"),
+            useextdns=_true(given, "useextdns"),
+            exposedns=_true(given, "exposedns"),
+            userouteripresolver=_true(given, "userouteripresolver"),
+            disable_rp_filter=_true(given, "disable_rp_filter"),
+            sshonguest=_true(given, "sshonguest"),
+            public_mtu=_number(given, "publicMtu"),
+            private_mtu=_number(given, "privateMtu"),
+            other={k: v for k, v in given.items() if k not in _UNDERSTOOD | {*SECRET_KEYS} and not _is_nic_key(k)},
+            secrets={key: given[key] for key in SECRET_KEYS if key in given},
+        )
+    )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5  # noqa: PLR2004 no MTU and no nic's number has more
+
+
+def _is_nic_key(key: str) -> bool:
+    return key.startswith("eth") and key.endswith(("ip", "mask"))
+
+
+def _nics(given: dict[str, str], macs: tuple[str, ...]) -> Iterator[BootNic]:
+    for key in sorted(given):
+        digits = key.removeprefix("eth").removesuffix("ip")
+        if not key.startswith("eth") or not key.endswith("ip") or not _is_number(digits):
+            continue
+        address = _address(given, key)
+        if not address:
+            continue
+        mask = given.get(f"eth{digits}mask", "")
+        prefix = prefix_length(mask) if is_ipv4(mask) else None
+        if not prefix:
+            raise Rejected(f"{mask!r} is not a netmask", f"cmd_line.eth{digits}mask")
+        at = int(digits)
+        yield BootNic(number=at, address=address, prefix=prefix, mac=macs[at] if at < len(macs) else "")
+
+
+def _macs(given: dict[str, str]) -> tuple[str, ...]:
+    macs = tuple(mac.lower() for mac in given.get("nic_macs", "").split("|") if mac)
+    for mac in macs:
+        if not is_mac(mac):
+            raise Rejected(f"{mac!r} is not a MAC address", "cmd_line.nic_macs")
+    return macs
+
+
+def _text(given: dict[str, str], key: str) -> str:
+    # The management server writes a Java null as the word (WIRE 7).
+    value = given.get(key, "")
+    return "" if value in ("null", "None") else value
+
+
+def _word(given: dict[str, str], key: str) -> str:
+    value = _text(given, key)
+    if not all("!" <= letter <= "~" for letter in value):
+        raise Rejected(f"{value!r} holds a character that no {key} has", f"cmd_line.{key}")
+    return value
+
+
+def _address(given: dict[str, str], key: str) -> str:
+    value = _text(given, key)
+    if value and not is_ipv4(value):
+        raise Rejected(f"{value!r} is not an IPv4 address", f"cmd_line.{key}")
+    return value
+
+
+def _addresses(given: dict[str, str], *keys: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(value for key in keys if (value := _address(given, key))))
+
+
+def _networks(given: dict[str, str], key: str) -> tuple[str, ...]:
+    found = tuple(part for part in _text(given, key).split(",") if part)
+    for part in found:
+        if not is_network(part):
+            raise Rejected(f"{part!r} is not an IPv4 network", f"cmd_line.{key}")
+    return found
+
+
+def _true(given: dict[str, str], key: str) -> bool:
+    return _text(given, key).lower() == "true"
+
+
+def _number(given: dict[str, str], key: str) -> int:
+    value = _text(given, key)
+    if value and not _is_number(value):
+        raise Rejected(f"{value!r} is not a number", f"cmd_line.{key}")
+    return int(value or 0)
+
+
+def contribute(bag: BootLine, router: Router) -> Iterator[Claim]:
+    """Kernel parameters, host name and the nics' purposes in the firewall."""
+    if not bag.type:
+        return
+    for name, value in _sysctls(bag, router):
+        yield Claim(f"cmdline/{bag.type}", Sysctl(name, value))
+    if bag.name:
+        yield Claim("cmdline/name", File("/etc/hostname", f"{bag.name}\n"))
+    for face in router.interfaces:
+        if face.device and face.purpose in ("guest", "control", "public"):
+            yield Claim(f"cmdline/{face.device}", Element(f"{face.purpose}_device", f'"{face.device}"'))
+
+
+def _sysctls(bag: BootLine, router: Router) -> Iterator[tuple[str, str]]:
+    yield "net/ipv4/ip_forward", "1" if router.forwards else "0"
+    # A reverse-path check has to look where the way-back mark points, or it drops what came in by a second public nic.
+    yield "net/ipv4/conf/all/src_valid_mark", "1"
+    yield "net/ipv4/conf/all/rp_filter", "0"
+    yield "net/ipv4/ip_nonlocal_bind", "1"
+    yield "net/ipv4/tcp_syncookies", "1"
+    # Nothing of IPv6 is configured yet: a router that answered there would do so without its rules.
+    yield "net/ipv6/conf/all/disable_ipv6", "1"
+    yield "net/ipv6/conf/default/disable_ipv6", "1"
+    for scope in ("all", "default"):
+        yield f"net/ipv4/conf/{scope}/accept_source_route", "0"
+        yield f"net/ipv4/conf/{scope}/accept_redirects", "0"
+        yield f"net/ipv4/conf/{scope}/send_redirects", "0"
+        # A removed primary address must not take its secondaries along.
+        yield f"net/ipv4/conf/{scope}/promote_secondaries", "1"
+        yield f"net/ipv4/conf/{scope}/arp_ignore", "2"
+        yield f"net/ipv4/conf/{scope}/arp_announce", "2"
+    for face in router.interfaces:
+        if face.device:
+            strict = not (face.purpose == "public" and bag.disable_rp_filter)
+            yield f"net/ipv4/conf/{face.device}/rp_filter", "1" if strict else "0"
+            yield f"net/ipv4/conf/{face.device}/send_redirects", "0"
+
+
+FEATURE = Feature("cmdline", (CmdLine,), BootLine, merge, contribute)

@@ -1,0 +1,159 @@
+"""The nics: their addresses, their routes, and the way back out for what came in."""
+
+from collections.abc import Iterator
+
+from holdfast.errors import Rejected
+from holdfast.feature import Claim, Command, Feature, Ipv4, Item, Mac, Merged, Pending, Refusal
+from holdfast.nft import Element
+from holdfast.nft import mark as nft_mark
+from holdfast.router import WAY_MASK, Interface, IpAddress, Ips, Router, inside, network, prefix_length
+from holdfast.state import Address, File, Link, PolicyRule, Route
+
+TABLE_BASE = 100
+"""Table_ethN is number 100 + N, as management servers' own tests expect."""
+PRIORITY_MARK, PRIORITY_SOURCE = 1000, 1100
+
+
+class Association(Item, frozen=True, kw_only=True):
+    """One address to hold or to give up.  `source_nat` is true on many that are none (WIRE 5.1)."""
+
+    public_ip: Ipv4
+    add: bool
+    netmask: Ipv4 | None = None
+    gateway: Ipv4 | None = None
+    vif_mac_address: Mac | None = None
+    nic_dev_id: int | None = None
+    nw_type: str | None = None
+    is_private_gateway: bool = False
+    source_nat: bool = False
+    mtu: int | None = None
+    one_to_one_nat: bool = False
+    first_i_p: bool = False
+    new_nic: bool = False
+
+
+class IpAssociations(Command, frozen=True, kw_only=True, tag="ips"):
+    """Some addresses of one public network: never all of them."""
+
+    ip_address: tuple[Association, ...]
+
+
+def merge(bag: Ips, command: IpAssociations, router: Router) -> Merged[Ips]:
+    """Add, replace or remove each address by itself; an address lives on one nic at a time."""
+    addresses = dict(bag.addresses)
+    refused = []
+    for index, unit in enumerate(command.ip_address):
+        if not unit.add:
+            addresses.pop(unit.public_ip, None)
+            continue
+        try:
+            wanted = _accept(unit, router)
+        except Rejected as why:
+            refused.append(Refusal(f"ip_address[{index}].{why.path}", unit.public_ip, why.reason))
+            continue
+        if addresses.get(unit.public_ip) != wanted:
+            addresses.pop(unit.public_ip, None)
+            addresses[unit.public_ip] = wanted
+    return Merged(Ips(addresses=addresses), tuple(refused))
+
+
+def _accept(unit: Association, router: Router) -> IpAddress:
+    prefix = prefix_length(unit.netmask) if unit.netmask else None
+    if prefix is None or prefix == 0:
+        raise Rejected(f"{unit.netmask!r} is not a netmask", "netmask")
+    gateway = unit.gateway if unit.gateway not in (None, "0.0.0.0") else ""  # noqa: S104 an absent gateway, not a bind
+    if gateway and not inside(gateway, [network(unit.public_ip, prefix)]):
+        raise Rejected(f"{gateway} is not in {network(unit.public_ip, prefix)}", "gateway")
+    if unit.mtu is not None and not 576 <= unit.mtu <= 65535:  # noqa: PLR2004 RFC 791's smallest, IPv4's largest
+        raise Rejected(f"{unit.mtu} is no MTU between 576 and 65535 bytes", "mtu")
+    return IpAddress(
+        nic=_nic(unit, router),
+        prefix=prefix,
+        gateway=gateway or "",
+        mtu=unit.mtu or 0,
+        kind=(unit.nw_type or "public").lower(),
+        private_gateway=unit.is_private_gateway,
+        source_nat=unit.source_nat,
+    )
+
+
+def _nic(unit: Association, router: Router) -> str:
+    """Which nic is meant.  The MAC, where it is present or the message is new enough to be trusted with it;
+    4.6.1 invents a MAC per address, so there the number decides (recognised by the absent `nw_type`).
+    """
+    mac = (unit.vif_mac_address or "").lower()
+    if mac and router.facts.device(mac):
+        return mac
+    if mac and unit.nw_type is not None:
+        return mac
+    if unit.nic_dev_id is None:
+        raise Rejected("neither a MAC nor a number tells which nic is meant", "vif_mac_address")
+    device = f"eth{unit.nic_dev_id}"
+    return router.facts.mac(device) or device
+
+
+def contribute(bag: Ips, router: Router) -> Iterator[Claim]:
+    """Links, addresses, the main default route, and for every public nic its policy table and marks."""
+    names = []
+    for face in router.interfaces:
+        if not face.device:
+            for address, prefix in face.addresses:
+                yield Claim(_origin(bag, address), Pending(f"address {address}/{prefix}", f"nic {face.nic}"))
+            continue
+        names.append(f"{TABLE_BASE + face.number}\tTable_{face.device}")
+        yield from _carried(bag, face)
+        if face.purpose == "public":
+            yield from _public(bag, face, router)
+    yield from _default(router)
+    yield from _management(router)
+    if names:
+        yield Claim("ips/tables", File("/etc/iproute2/rt_tables.d/holdfast.conf", "\n".join([*sorted(names), ""])))
+
+
+def _origin(bag: Ips, address: str) -> str:
+    return f"ips/{address}" if address in bag.addresses else f"cmdline/{address}"
+
+
+def _carried(bag: Ips, face: Interface) -> Iterator[Claim]:
+    for address, prefix in face.addresses:
+        origin = _origin(bag, address)
+        yield Claim(origin, Address(face.device, f"{address}/{prefix}", announce=face.purpose != "control"))
+        if face.purpose == "public":
+            yield Claim(origin, Element("public_address", address))
+    yield Claim(f"ips/{face.device}", Link(face.device, up=True, mtu=face.mtu))
+
+
+def _public(bag: Ips, face: Interface, router: Router) -> Iterator[Claim]:
+    origin = _origin(bag, face.addresses[0][0])
+    table, mark = TABLE_BASE + face.number, router.ways[face.nic]
+    yield Claim(origin, PolicyRule(PRIORITY_MARK + face.number, table, mark=mark, mask=WAY_MASK))
+    yield Claim(origin, Element("way_in", f'"{face.device}"', nft_mark(mark)))
+    for connected in face.networks:
+        yield Claim(origin, PolicyRule(PRIORITY_SOURCE + face.number, table, source=connected))
+    if face.gateway:
+        yield Claim(origin, Route("default", table, gateway=face.gateway, device=face.device))
+    # What is connected is never sent to the gateway: the lookup goes on to the main table.
+    near = [other for other in router.interfaces if other.device and (other is face or other.purpose != "public")]
+    for net in sorted({net for other in near for net in other.networks}):
+        yield Claim(origin, Route(net, table, kind="throw"))
+
+
+def _default(router: Router) -> Iterator[Claim]:
+    """The boot line's gateway; a router whose boot line knows none takes that of its first public nic."""
+    gateway = router.boot.gateway or next((face.gateway for face in router.of("public") if face.gateway), "")
+    for face in router.interfaces:
+        if gateway and face.device and inside(gateway, face.networks):
+            yield Claim("cmdline/gateway", Route("default", gateway=gateway, device=face.device))
+            return
+
+
+def _management(router: Router) -> Iterator[Claim]:
+    for face in router.of("control"):
+        if router.boot.localgw:
+            for cidr in router.boot.mgmtcidr:
+                address, _, length = cidr.partition("/")
+                route = Route(network(address, int(length or 32)), gateway=router.boot.localgw, device=face.device)
+                yield Claim("cmdline/mgmtcidr", route)
+
+
+FEATURE = Feature("ips", (IpAssociations,), Ips, merge, contribute, units="ip_address")

@@ -1,0 +1,238 @@
+"""Messages whose feature has not been built: decoded, kept whole, and counted as pending."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+
+from holdfast.feature import RELEASE, Claim, Command, Feature, Ipv4, Item, Mac, Merged, Pending
+from holdfast.router import Data, Router
+
+Json = Any
+
+
+class GuestNetwork(Command, frozen=True, kw_only=True, tag="guestnetwork"):
+    """A tier of a VPC."""
+
+    add: bool
+    mac_address: Mac
+    device: str
+    router_guest_ip: str | None = None
+    router_guest_netmask: str | None = None
+    router_guest_gateway: str | None = None
+    cidr: str | None = None
+    dns: str | None = None
+    domain_name: str | None = None
+    cidr6: str | None = None
+    dns6: str | None = None
+    router_guest_ip6: str | None = None
+    router_guest_ip6_gateway: str | None = None
+    router_guest_ip6_cidr: str | None = None
+    router_ip6: str | None = None
+    router_ip6_gateway: str | None = None
+    router_ip6_cidr: str | None = None
+    is_vr_guest_gateway: bool | None = None
+    network_id: int | None = None
+    mtu: int | None = None
+
+
+class NetworkAcl(Command, frozen=True, kw_only=True, tag="networkacl"):
+    """The ordered rules of one tier or private gateway."""
+
+    device: str
+    mac_address: Mac
+    ingress_rules: tuple[Json, ...]
+    egress_rules: tuple[Json, ...]
+    private_gateway_acl: bool = False
+    nic_ip: str | None = None
+    nic_netmask: str | None = None
+    nic_ip6_cidr: str | None = None
+
+
+class Ipv6FirewallRules(Command, frozen=True, kw_only=True, tag="ipv6firewallrules"):
+    """All IPv6 rules of a network."""
+
+    rules: tuple[Json, ...]
+
+
+class LoadBalancer(Command, frozen=True, kw_only=True, tag="loadbalancer"):
+    """The finished haproxy configuration."""
+
+    rules: tuple[Json, ...]
+
+
+class VmData(Command, frozen=True, kw_only=True, tag="vmdata"):
+    """Everything that one VM may ask about itself."""
+
+    vm_ip_address: Ipv4
+    vm_metadata: tuple[tuple[str, str, str | None], ...]
+
+
+class VmPassword(Command, frozen=True, kw_only=True, tag="vmpassword"):
+    """A password that one VM may fetch once."""
+
+    ip_address: Ipv4
+    password: str
+
+
+class DhcpConfig(Command, frozen=True, kw_only=True, tag="dhcpconfig"):
+    """The subnets of a shared network."""
+
+    entries: tuple[Json, ...]
+
+
+class Alias(Item, frozen=True, kw_only=True):
+    """An address of the router in a further subnet of a shared network."""
+
+    revoke: bool
+    ip_address: Ipv4
+    netmask: Ipv4
+    count: int
+
+
+class IpAliases(Command, frozen=True, kw_only=True, tag="ipaliases"):
+    """New aliases, or those that go and those that stay."""
+
+    aliases: tuple[Alias, ...]
+
+
+class VpnUser(Item, frozen=True, kw_only=True):
+    """A user of the remote access VPN."""
+
+    user: str
+    password: str
+    add: bool
+
+
+class VpnUserList(Command, frozen=True, kw_only=True, tag="vpnuserlist"):
+    """All users of an account."""
+
+    vpn_users: tuple[VpnUser, ...]
+
+
+class RemoteAccessVpn(Command, frozen=True, kw_only=True, tag="remoteaccessvpn"):
+    """The remote access VPN of one public address."""
+
+    create: bool
+    vpn_server_ip: Ipv4
+    ip_range: str | None = None
+    preshared_key: str | None = None
+    local_ip: str | None = None
+    local_cidr: str | None = None
+    public_interface: str | None = None
+
+
+class SiteToSiteVpn(Command, frozen=True, kw_only=True, tag="site2sitevpn"):
+    """One tunnel."""
+
+    create: bool
+    local_public_ip: Ipv4
+    peer_gateway_ip: Ipv4
+    local_guest_cidr: str | None = None
+    local_public_gateway: str | None = None
+    peer_guest_cidr_list: str | None = None
+    ike_policy: str | None = None
+    esp_policy: str | None = None
+    ipsec_psk: str | None = None
+    ike_lifetime: int | None = None
+    esp_lifetime: int | None = None
+    dpd: bool | None = None
+    passive: bool | None = None
+    encap: bool | None = None
+    ike_version: str | None = None
+    split_connections: bool | None = None
+
+
+class StaticRoutes(Command, frozen=True, kw_only=True, tag="staticroutes"):
+    """All routes of a VPC."""
+
+    routes: tuple[Json, ...]
+
+
+class MonitorService(Command, frozen=True, kw_only=True, tag="monitorservice"):
+    """Which services are watched, and the data of the health checks."""
+
+    config: str | None = None
+    disable_monitoring: str | None = None
+    health_checks_enabled: bool | None = None
+    health_checks_basic_run_interval: int | None = None
+    health_checks_advanced_run_interval: int | None = None
+    excluded_health_checks: str | None = None
+    health_checks_config: dict[str, str] | None = None
+
+
+class BgpPeers(Command, frozen=True, kw_only=True, tag="bgppeers"):
+    """All BGP peers."""
+
+    peers: tuple[Json, ...]
+
+
+class Kept(Data, frozen=True, kw_only=True):
+    """Messages, or their units, as they came: by what tells them apart."""
+
+    messages: dict[str, Json] = {}
+
+
+class Kind(NamedTuple):
+    """How one message is kept: `key` names its identity, `gone` the field and value that remove it, `items` a list
+    whose units are kept one by one; `partial` messages leave out what did not change.
+    """
+
+    command: type[Command]
+    key: tuple[str, ...] = ()
+    gone: tuple[str, bool] | None = None
+    items: str = ""
+    partial: bool = False
+
+
+KINDS = (
+    Kind(GuestNetwork, ("mac_address",), ("add", False)),
+    Kind(NetworkAcl, ("mac_address",)),
+    Kind(Ipv6FirewallRules),
+    Kind(LoadBalancer),
+    Kind(VmData, ("vm_ip_address",)),
+    Kind(VmPassword, ("ip_address",)),
+    Kind(DhcpConfig),
+    Kind(IpAliases, ("count",), ("revoke", True), "aliases"),
+    Kind(VpnUserList, ("user",), ("add", False), "vpn_users"),
+    Kind(RemoteAccessVpn, ("vpn_server_ip",), ("create", False)),
+    Kind(SiteToSiteVpn, ("local_public_ip", "peer_gateway_ip"), ("create", False)),
+    Kind(StaticRoutes),
+    Kind(MonitorService, partial=True),
+    Kind(BgpPeers),
+)
+
+
+def merge(bag: Kept, command: Command, _router: Router, *, kind: Kind) -> Merged[Kept]:
+    """Keep a message, or each of its units, under what tells it apart; what is taken back goes."""
+    # Through JSON, since that is how a bag comes back: a tuple would never equal the list that was read.
+    whole = msgspec.json.decode(msgspec.json.encode(command))
+    units = whole[kind.items] if kind.items else [whole]
+    messages = dict(bag.messages)
+    for unit in units:
+        # MACs come in either case; of users, "Ann" and "ann" are two.
+        name = " ".join(str(unit[field]).lower() if field == "mac_address" else str(unit[field]) for field in kind.key)
+        if kind.gone and unit[kind.gone[0]] is kind.gone[1]:
+            messages.pop(name, None)
+        else:
+            kept = {field: value for field, value in unit.items() if value is not None and field != "type"}
+            messages[name] = {**messages.get(name, {}), **kept} if kind.partial else kept
+    return Merged(Kept(messages=messages))
+
+
+def contribute(bag: Kept, _router: Router, *, kind: Kind) -> Iterator[Claim]:
+    """Say that it waits."""
+    name = _name(kind)
+    for key in bag.messages:
+        yield Claim(f"{name}/{key}" if key else name, Pending(f"{name} {key}".strip(), RELEASE))
+
+
+def _name(kind: Kind) -> str:
+    return str(kind.command.__struct_config__.tag)
+
+
+FEATURES = tuple(
+    Feature(_name(kind), (kind.command,), Kept, partial(merge, kind=kind), partial(contribute, kind=kind), kind.items)
+    for kind in KINDS
+)
