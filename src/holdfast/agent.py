@@ -1,0 +1,258 @@
+"""The story of one run: events in, one convergence, one answer.  It keeps nothing that it could not read again."""
+
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import NamedTuple, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from holdfast import config as bags
+from holdfast import report
+from holdfast.config import Config
+from holdfast.converge import Driver, Run, converge, plan
+from holdfast.desired import Desired, desired
+from holdfast.errors import Degraded, Failed, Partial, Rejected
+from holdfast.feature import RELEASE
+from holdfast.router import Facts
+from holdfast.state import Change, Key
+from holdfast.store import Store
+
+
+class Event(NamedTuple):
+    """A message and the name of the file that it came in."""
+
+    name: str
+    document: bytes
+
+
+class Host(Protocol):
+    """What a run needs of the machine."""
+
+    @property
+    def drivers(self) -> Sequence[Driver]:
+        """One for each kind, in the order in which they are given."""
+
+    @property
+    def runs_services(self) -> bool:
+        """Whether units can be managed here."""
+
+    def facts(self) -> Facts:
+        """What only the machine can tell, read anew."""
+
+
+class Taken(NamedTuple):
+    """Bags after some events, and what was said of them.  `fresh`: refusals that were not answered before."""
+
+    config: Config
+    refused: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    accepted: bool = True
+
+
+class Answer(Struct, frozen=True):
+    """What one run did.  `code` is the exit status; `fresh` refusals were not answered before; `awaits` are nics."""
+
+    code: int = 0
+    reason: str = ""
+    changes: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    stored: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    damage: tuple[str, ...] = ()
+    awaits: tuple[str, ...] = ()
+    generation: int = 0
+    parent: int = 0
+    seconds: float = 0.0
+
+
+def take(config: Config, events: Sequence[Event], facts: Facts) -> Taken:
+    """Merge all events, each with its own refusals."""
+    taken = Taken(config, accepted=not events)
+    for name, document in events:
+        try:
+            decoded = bags.decode(document)
+            merged = bags.merge(taken.config, decoded, facts, name)
+        except Rejected as why:
+            text = f"{name}: {why}"
+            taken = taken._replace(refused=(*taken.refused, text), fresh=(*taken.fresh, text))
+            continue
+        kind = bags.kind(decoded.command)
+        taken = Taken(
+            merged.config,
+            (*taken.refused, *(f"{name}: {text}" for text in merged.refused)),
+            (*taken.fresh, *(f"{name}: {text}" for text in merged.fresh)),
+            (*taken.unknown, *(f"{kind}.{field}" for field in bags.unknown_fields(decoded, document))),
+            (*taken.kinds, kind),
+            accepted=True,
+        )
+    return taken
+
+
+class Start(NamedTuple):
+    """What a run starts from."""
+
+    config: Config
+    number: int
+    facts: Facts
+    store: Store
+    host: Host
+
+
+class Pair(NamedTuple):
+    """The machine as it should have been so far, and as it should be now."""
+
+    was: Desired
+    wanted: Desired
+
+
+def current(store: Store) -> tuple[Config, int]:
+    """The bags in force and their generation's number; empty bags and 0 on a fresh machine."""
+    held = store.load()
+    return (bags.load(held.documents), held.number) if held else (bags.EMPTY, 0)
+
+
+def handle(  # noqa: PLR0913 what comes in, where it goes, and the occasion
+    events: Sequence[Event], store: Store, host: Host, *, cause: str, starting: bool = False, booting: bool = False
+) -> Answer:
+    """Take the events, converge once, answer.
+
+    `starting`: part of a management server's start sequence, where a refusal must not stop the router.
+    `booting`: what can be applied is applied and nothing is rolled back.
+    """
+    began = monotonic()
+    at = _start(store, host)
+    taken = take(at.config, events, at.facts)
+    if not taken.accepted:
+        return Answer(
+            code=Rejected.exit_code, reason="refused", refused=taken.refused, fresh=taken.fresh, generation=at.number
+        )
+    answer = _carry_out(at, taken, events, cause, lasting=booting)
+    if answer.code == 0 and taken.fresh and not starting:
+        answer = replace(answer, code=Partial.exit_code, reason="applied, but for what was refused")
+    return replace(
+        answer,
+        refused=taken.refused,
+        fresh=taken.fresh,
+        unknown=taken.unknown,
+        damage=tuple(store.damage),
+        seconds=monotonic() - began,
+    )
+
+
+def _start(store: Store, host: Host) -> Start:
+    config, number = current(store)
+    return Start(config, number, host.facts(), store, host)
+
+
+def _carry_out(at: Start, taken: Taken, events: Sequence[Event], cause: str, *, lasting: bool) -> Answer:
+    wanted = desired(taken.config, at.facts, units=at.host.runs_services)
+    if taken.config == at.config:
+        return _answer(converge(at.host.drivers, wanted.state), wanted, taken, at.number, at.number)
+    was = desired(at.config, at.facts, units=at.host.runs_services)
+    conflicts = tuple(text for text in wanted.conflicts if text not in was.conflicts)
+    if conflicts and not lasting:
+        reason = "two claims on one thing"
+        return Answer(code=Rejected.exit_code, reason=reason, refused=conflicts, generation=at.number)
+    messages = [(event.name, event.document) for event in events]
+    proposed = at.store.propose(bags.dump(taken.config), events=messages, cause=cause, refused=taken.refused)
+    run = converge(at.host.drivers, wanted.state)
+    own = own_trouble(run, was, wanted)
+    if own and not lasting:
+        return _back(at, own, run, Pair(was, wanted), proposed)
+    at.store.accept(proposed)
+    answer = _answer(run, wanted, taken, proposed, at.number)
+    known = {claim.part for claim in was.pending}
+    awaits = {claim.part.waits_for for claim in wanted.pending if claim.part not in known}  # type: ignore[union-attr]
+    return replace(answer, awaits=tuple(sorted(w.removeprefix("nic ") for w in awaits if w.startswith("nic "))))
+
+
+def own_trouble(run: Run, was: Desired, wanted: Desired) -> dict[Key, str]:
+    """What is wrong at the end with things that the command changed, or that depend on such a thing."""
+
+    def changed(key: Key) -> bool:
+        return was.state.get(key) != wanted.state.get(key)
+
+    return {
+        change.key: run.trouble[change.key]
+        for change in run.left
+        if changed(change.key) or any(changed(need) for need in change.resource.needs)
+    }
+
+
+def _back(at: Start, own: Mapping[Key, str], run: Run, pair: Pair, proposed: int) -> Answer:
+    """Converge back to the generation before; what does not go back is said."""
+    was, wanted = pair
+    at.store.discard(proposed)
+    back = converge(at.host.drivers, was.state)
+    stuck = own_trouble(back, wanted, was)
+    kind = Degraded if stuck else Failed
+    reason = "the machine would not take it; "
+    reason += f"the way back failed too: {'; '.join(report.trouble_lines(stuck, was))}" if stuck else "rolled back"
+    faults = {key: text for key, text in back.trouble.items() if key not in own and key not in stuck}
+    return Answer(
+        code=kind.exit_code,
+        reason=f"{reason}: {'; '.join(report.trouble_lines(own, wanted))}",
+        faults=tuple(report.trouble_lines(faults, was)),
+        changes=tuple(report.changes_text([c for c in back.done if c not in run.done], was)) if stuck else (),
+        generation=at.number,
+        parent=at.number,
+    )
+
+
+def _answer(run: Run, wanted: Desired, taken: Taken, number: int, parent: int) -> Answer:
+    stored: list[str] = []
+    waiting: list[str] = []
+    for origin, part in wanted.pending:
+        text = f"{part.what} waits for {part.waits_for}"  # type: ignore[union-attr]
+        mine = part.waits_for == RELEASE and origin.partition("/")[0] in taken.kinds  # type: ignore[union-attr]
+        (stored if mine else waiting).append(text)
+    return Answer(
+        changes=tuple(report.changes_text(run.done, wanted)),
+        faults=tuple(report.trouble_lines(run.trouble, wanted)),
+        conflicts=wanted.conflicts,
+        stored=tuple(stored),
+        pending=tuple(waiting),
+        generation=number,
+        parent=parent,
+    )
+
+
+def take_back(answer: Answer, store: Store, host: Host, *, cause: str) -> Answer:
+    """Undo one answered command whose nic never came, keeping what others have commanded since."""
+    at = _start(store, host)
+    config = bags.load(store.read(answer.parent).documents) if answer.parent else bags.EMPTY
+    for later in range(answer.generation + 1, at.number + 1):
+        config = take(config, [Event(*message) for message in store.messages(later)], at.facts).config
+    result = _carry_out(at, Taken(config), [], cause, lasting=True)
+    reason = f"no such nic: {', '.join(answer.awaits)}; taken back"
+    return replace(result, code=Failed.exit_code, reason=reason, awaits=())
+
+
+def restore(number: int, store: Store, host: Host, *, cause: str) -> Answer:
+    """Take an older generation's bags as if they were commanded now."""
+    config = bags.load(store.read(number).documents)
+    return _carry_out(_start(store, host), Taken(config), [], cause, lasting=False)
+
+
+class Outlook(NamedTuple):
+    """What would change, and what these bags mean."""
+
+    changes: list[Change]
+    wanted: Desired
+    taken: Taken
+
+
+def outlook(events: Sequence[Event], store: Store, host: Host) -> Outlook:
+    """The plan: what `handle` would do, from the same functions, touching nothing."""
+    config, _ = current(store)
+    facts = host.facts()
+    taken = take(config, events, facts)
+    wanted = desired(taken.config, facts, units=host.runs_services)
+    return Outlook(plan(host.drivers, wanted.state), wanted, taken)

@@ -1,0 +1,29 @@
+"""What an operator must hear of: the alerts log that management servers read, and the journal."""
+
+import syslog
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+LOG = "var/log/routerServiceMonitor.log"
+
+
+def alert(root: Path, texts: Iterable[str]) -> None:
+    """Append one line per text, `YYYY-MM-DD HH:MM:SS,mmm text`; a full disk must not fail the command."""
+    now = time.time()
+    stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))},{int(now % 1 * 1000):03d}"
+    lines = [f"{stamp} {' '.join(text.split())}\n" for text in texts]
+    try:
+        path = root / LOG
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as log:
+            log.writelines(lines)
+    except OSError as error:
+        note(f"alerts cannot be written: {error}", urgent=True)
+    for line in lines:
+        note(line[len(stamp) + 1 :].rstrip(), urgent=True)
+
+
+def note(text: str, *, urgent: bool = False) -> None:
+    """Write one line to the journal."""
+    syslog.syslog(syslog.LOG_WARNING if urgent else syslog.LOG_INFO, f"holdfast: {text}")

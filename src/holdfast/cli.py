@@ -1,0 +1,74 @@
+"""Verbs, exit codes, printing; the only place that catches our errors."""
+
+import gc
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from holdfast.errors import HoldfastError
+
+USAGE = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The `holdfast` command: `holdfast --help` tells all."""
+    from holdfast.verbs import parser  # noqa: PLC0415 argparse is not for the commands that must start fast
+
+    options = parser().parse_args(argv)
+    return guarded(lambda: int(options.verb(options)))
+
+
+def guarded(action: Callable[[], int], out: TextIO = sys.stderr) -> int:
+    """Run, and turn our errors into a line and an exit status; anything else is a bug and shows itself."""
+    # The process ends with its command: looking for cycles in ten thousand rules costs more than they ever will.
+    gc.disable()
+    try:
+        return action()
+    except HoldfastError as error:
+        out.write(f"error: {error}\n")
+        return error.exit_code
+    except OSError as error:
+        out.write(f"error: {error}\n")
+        return 3
+
+
+def update_config(argv: Sequence[str]) -> int:
+    """update_config.py FILE [false]: merge and converge; `false`: do not archive the file."""
+    if len(argv) not in (1, 2) or argv[0] in ("-h", "--help") or (len(argv) == 2 and argv[1] not in ("true", "false")):  # noqa: PLR2004 file and flag
+        return _usage("update_config.py FILE [false]   merge a file of /var/cache/cloud and converge", argv)
+    return guarded(lambda: _told(argv[0], lambda s: s.update(argv[0], archive=argv[1:] != ["false"])))
+
+
+def merge(argv: Sequence[str]) -> int:
+    """merge.py FILE: into the store only."""
+    if len(argv) != 1 or argv[0].startswith("-"):
+        return _usage("merge.py FILE   merge a file of /var/cache/cloud into the store, apply nothing", argv)
+    return guarded(lambda: _told(argv[0], lambda s: s.merge(argv[0])))
+
+
+def configure(argv: Sequence[str]) -> int:
+    """configure.py [NAME]: converge from the store; the name that management servers pass says nothing."""
+    if len(argv) > 1 or (argv and argv[0].startswith("-")):
+        return _usage("configure.py [NAME]   compare everything with the machine and put right what differs", argv)
+    return guarded(lambda: _told("configure", lambda s: s.converge("configure.py")))
+
+
+def vr_cfg(argv: Sequence[str]) -> int:
+    """vr_cfg.sh -c FILE: a bundle, one convergence."""
+    if len(argv) != 2 or argv[0] != "-c":  # noqa: PLR2004 the option and its file
+        return _usage("vr_cfg.sh -c FILE   merge a bundle of messages and converge once", argv)
+    return guarded(lambda: _told(argv[1], lambda s: s.bundle(Path(argv[1]))))
+
+
+def _usage(text: str, argv: Sequence[str]) -> int:
+    asked = bool(argv) and argv[0] in ("-h", "--help")
+    (sys.stdout if asked else sys.stderr).write(f"usage: {text}\n")
+    return 0 if asked else USAGE
+
+
+def _told(title: str, action: Callable[..., object], root: Path = Path("/")) -> int:
+    from holdfast.answer import tell  # noqa: PLC0415 after the arguments were found right
+    from holdfast.session import Session  # noqa: PLC0415 same
+
+    return tell(title, action(Session(root)))

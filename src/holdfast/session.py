@@ -1,0 +1,183 @@
+"""One call of a command: the lock, the waiting for late nics, the start sequence, the archive, the alerts."""
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from holdfast import agent, alerts
+from holdfast import config as bags
+from holdfast.agent import Answer, Event
+from holdfast.bundle import UPDATE, steps
+from holdfast.errors import Degraded, Failed, Partial, Rejected
+from holdfast.inbox import Inbox
+from holdfast.lock import locked
+from holdfast.machine import Machine
+from holdfast.netlink import wait_until
+from holdfast.store import Store
+
+NIC_WAIT_S = 15.0
+SILENCE_S = 60.0
+"""A start sequence has ended when the management server says nothing for so long."""
+BOOT_LINE = "cmd_line.json"
+NO_EFFECT = ("bumpup_priority.sh",)
+"""Scripts of a bundle that old management servers send and that mean nothing any more."""
+
+
+class Session:
+    """Everything that one command needs; `root` is where the router's files are seen from here."""
+
+    def __init__(self, root: Path = Path("/"), *, nic_wait_s: float = NIC_WAIT_S) -> None:
+        self.root = root
+        self.nic_wait_s = nic_wait_s
+        self.machine = Machine(root)
+        self.store = Store(root / "etc/cloudstack")
+        self.inbox = Inbox(root / "var/cache/cloud")
+        self.lock = root / "run/holdfast/lock"
+
+    def update(self, name: str, *, archive: bool = True) -> Answer:
+        """Take one file of the inbox, and a boot line that waits there before it."""
+        name = self.inbox.name(name)
+        with self._locked():
+            events = [Event(name, self.inbox.read(name))]
+            if name != BOOT_LINE and self.inbox.waits(BOOT_LINE):
+                events.insert(0, Event(BOOT_LINE, self.inbox.read(BOOT_LINE)))
+            answer = self._handle(events, cause=name)
+        answer = self._patient(events, answer, cause=name)
+        for event in events:
+            self.inbox.finish(event.name, event.document, keep=archive or event.name == BOOT_LINE)
+        return answer
+
+    def bundle(self, path: Path) -> Answer:
+        """Take a bundle: each message merged by itself, one convergence for all."""
+        with self._locked():
+            text = path.read_bytes() if path.is_file() else self.inbox.read(str(path))
+            found = steps(text)
+            events = [Event(step.argument, step.document) for step in found if step.script == UPDATE]
+            if self.inbox.waits(BOOT_LINE):
+                events.insert(0, Event(BOOT_LINE, self.inbox.read(BOOT_LINE)))
+            starting = self._sequence("bundle")
+            answer = self._handle(events, cause=path.name, starting=starting)
+        if not starting:  # at a start a nic that comes later is nothing to stop the router for
+            answer = self._patient(events, answer, cause=path.name)
+        self.inbox.finish(BOOT_LINE, next((e.document for e in events if e.name == BOOT_LINE), b""))
+        if path.parent == self.inbox.directory or not path.is_file():
+            self.inbox.finish(path.name, text)
+        others = [f"{s.script} {s.argument}".strip() for s in found if s.script not in (UPDATE, *NO_EFFECT)]
+        if others and not answer.code and not starting:
+            answer = replace(answer, code=Partial.exit_code, reason="applied, but for what was refused")
+        return replace(
+            answer, refused=(*answer.refused, *(f"{path.name}: {s}: not run by this version" for s in others))
+        )
+
+    def apply(self, events: Sequence[Event], cause: str) -> Answer:
+        """Take messages from anywhere."""
+        with self._locked():
+            answer = self._handle(events, cause=cause)
+        return self._patient(events, answer, cause=cause)
+
+    def merge(self, name: str) -> Answer:
+        """Into the store only: nothing is applied."""
+        name = self.inbox.name(name)
+        with self._locked():
+            event = Event(name, self.inbox.read(name))
+            config, number = agent.current(self.store)
+            taken = agent.take(config, [event], self.machine.facts())
+            if not taken.accepted:
+                return Answer(code=Rejected.exit_code, reason="refused", refused=taken.refused, generation=number)
+            if taken.config != config:
+                number = self.store.propose(
+                    bags.dump(taken.config),
+                    events=[(event.name, event.document)],
+                    cause=f"merge {name}",
+                    refused=taken.refused,
+                )
+                self.store.accept(number)
+            self.inbox.finish(name, event.document)
+            return Answer(code=Partial.exit_code if taken.fresh else 0, refused=taken.refused, generation=number)
+
+    def converge(self, cause: str, *, booting: bool = False) -> Answer:
+        """Put right what differs from what is stored."""
+        events = []
+        with self._locked():
+            if self.inbox.waits(BOOT_LINE):
+                events = [Event(BOOT_LINE, self.inbox.read(BOOT_LINE))]
+            answer = self._handle(events, cause=cause, booting=booting)
+        for event in events:
+            self.inbox.finish(event.name, event.document)
+        return answer
+
+    def rollback(self, number: int) -> Answer:
+        """Make an older generation's bags the configuration again, as a new generation."""
+        with self._locked():
+            answer = agent.restore(number, self.store, self.machine, cause=f"rollback {number}")
+        return self._told(answer, f"rollback {number}")
+
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self.lock, on_wait=lambda: print("waiting for another command to end", file=sys.stderr))  # noqa: T201
+
+    def _handle(self, events: Sequence[Event], *, cause: str, starting: bool = False, booting: bool = False) -> Answer:
+        if not starting and events:
+            self._sequence("boot" if any(event.name == BOOT_LINE for event in events) else "single")
+        answer = agent.handle(events, self.store, self.machine, cause=cause, starting=starting, booting=booting)
+        self._remember_unknown(answer)
+        return self._told(answer, cause)
+
+    def _patient(self, events: Sequence[Event], answer: Answer, *, cause: str) -> Answer:
+        """Wait for the nics that a command's new things need, with the lock free meanwhile."""
+        if not answer.awaits or answer.code:
+            return answer
+
+        def there() -> bool:
+            facts = self.machine.facts()
+            return all(facts.device(nic) for nic in answer.awaits)
+
+        came = wait_until(there, self.nic_wait_s)
+        with self._locked():
+            if came:
+                again = agent.handle(events, self.store, self.machine, cause=cause)
+                if not again.awaits:
+                    return replace(again, seconds=again.seconds + answer.seconds)
+            taken_back = agent.take_back(answer, self.store, self.machine, cause=f"{cause}: taken back")
+        return self._told(taken_back, cause)
+
+    def _sequence(self, step: str) -> bool:
+        """Follow the start sequence (boot line, bundles, then single commands); whether this step is part of it."""
+        phase, _, since = self.machine.marks.read("start").decode().partition(" ")
+        now = time.monotonic()
+        silent = phase == "bundled" and now - float(since or 0) > SILENCE_S
+        if step == "boot":
+            phase = "starting"
+        elif step == "bundle" and phase in ("starting", "bundled") and not silent:
+            phase = "bundled"
+        elif phase != "starting" or step != "single":
+            phase = "over"
+        self.machine.marks.write("start", f"{phase} {now}".encode())
+        return phase == "bundled"
+
+    def _remember_unknown(self, answer: Answer) -> None:
+        if answer.unknown:
+            seen: dict[str, int] = msgspec.json.decode(self.machine.marks.read("unknown") or b"{}")
+            for field in answer.unknown:
+                seen[field] = seen.get(field, 0) + 1
+            self.machine.marks.write("unknown", msgspec.json.encode(seen))
+
+    def _told(self, answer: Answer, cause: str) -> Answer:
+        """Refusals that are news and faults that were not there before reach the alerts; every run the journal."""
+        texts = [f"{cause}: refused: {text}" for text in answer.fresh]
+        texts += [f"{cause}: {answer.reason}"] if answer.code in (Failed.exit_code, Degraded.exit_code) else []
+        faults = sorted(f"not as wanted: {text}" for text in (*answer.faults, *answer.conflicts))
+        faults += [f"damaged: {text}" for text in answer.damage]
+        known = self.machine.marks.read("faults").decode().splitlines()
+        texts += [text for text in faults if text not in known]
+        if faults != known:
+            self.machine.marks.write("faults", "\n".join(faults).encode())
+        if texts:
+            alerts.alert(self.root, texts)
+        outcome = f"exit {answer.code}, {len(answer.changes)} changes, generation {answer.generation}"
+        alerts.note(f"{cause}: {outcome}, {answer.seconds:.3f} s")
+        return answer

@@ -1,0 +1,210 @@
+"""The verbs of the `holdfast` command."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import strftime
+from typing import Any
+
+import msgspec
+
+from holdfast import __version__, agent, answer, boot, report
+from holdfast.agent import Event
+from holdfast.boot import line as boot_line
+from holdfast.errors import Rejected
+from holdfast.machine import enter_network
+from holdfast.session import BOOT_LINE, Session
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs and options."""
+    top = argparse.ArgumentParser(
+        prog="holdfast", description="Keeps a virtual router in the state it was told to be in."
+    )
+    top.add_argument("--version", action="version", version=__version__)
+    verbs = top.add_subparsers(required=True, metavar="VERB")
+    for name, action, text in (
+        ("apply", apply, "merge messages and converge"),
+        ("plan", plan, "show what would change, with these messages or with none"),
+        ("status", status, "show what is in force, what waits and what is not as wanted"),
+        ("history", history, "list generations, newest first"),
+        ("show", show, "print the documents of a generation, secrets masked"),
+        ("diff", diff, "compare two generations"),
+        ("rollback", rollback, "make an older generation the configuration again"),
+        ("boot", boot_up, "take the boot line that the hypervisor left, and restore everything"),
+    ):
+        verb = verbs.add_parser(name, help=text, description=text)
+        verb.set_defaults(verb=action)
+        verb.add_argument("--root", type=Path, default=Path("/"), help="directory in which the router's files are kept")
+        verb.add_argument("--netns", default="", help="network namespace in which the router lives")
+        verb.add_argument("--json", action="store_true", help="answer in JSON")
+        _arguments(name, verb)
+    lab = verbs.add_parser("lab", help="routers, guests and an outside world on this machine")
+    lab.add_argument("rest", nargs=argparse.REMAINDER, metavar="up|run|shell|down …")
+    lab.set_defaults(verb=laboratory)
+    return top
+
+
+def _arguments(name: str, verb: argparse.ArgumentParser) -> None:
+    if name in ("apply", "plan"):
+        verb.add_argument("files", nargs="+" if name == "apply" else "*", type=Path, metavar="FILE")
+    if name in ("show", "rollback"):
+        verb.add_argument("number", type=int, metavar="N")
+    if name == "diff":
+        verb.add_argument("numbers", type=int, nargs=2, metavar=("N", "M"))
+    if name == "boot":
+        verb.add_argument("--line", type=Path, help="file that holds the boot line")
+
+
+def _session(options: argparse.Namespace) -> Session:
+    if options.root != Path("/") and not options.netns and options.verb not in (history, show, diff):
+        raise Rejected("--root needs --netns: without it the addresses and the firewall would be this machine's own")
+    if options.netns:
+        enter_network(options.netns)
+    return Session(options.root)
+
+
+def _print(options: argparse.Namespace, data: Any, text: Callable[[], list[str]]) -> None:
+    said = [msgspec.json.encode(data).decode()] if options.json else text()
+    sys.stdout.write("".join(f"{line}\n" for line in said))
+
+
+def _answered(options: argparse.Namespace, title: str, given: agent.Answer) -> int:
+    _print(options, given, lambda: answer.lines(title, given))
+    return given.code
+
+
+def _events(options: argparse.Namespace) -> list[Event]:
+    return [Event(path.name, path.read_bytes()) for path in options.files]
+
+
+def apply(options: argparse.Namespace) -> int:
+    """Merge and converge."""
+    events = _events(options)
+    title = " ".join(event.name for event in events)
+    return _answered(options, title, _session(options).apply(events, cause=title))
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Show what would change; the exit status is 0 whether or not anything would, 2 if all was refused."""
+    session = _session(options)
+    seen = agent.outlook(_events(options), session.store, session.machine)
+    changes = report.changes_text(seen.changes, seen.wanted)
+    pending = [f"{part.what} waits for {part.waits_for}" for _, part in seen.wanted.pending]  # type: ignore[union-attr]
+    data = {
+        "changes": report.changes_json(seen.changes, seen.wanted),
+        "pending": pending,
+        "refused": seen.taken.refused,
+        "conflicts": seen.wanted.conflicts,
+    }
+    _print(options, data, lambda: [
+        *(changes or ["nothing to do"]),
+        *(f"refused: {text}" for text in seen.taken.refused),
+        *(f"conflict: {text}" for text in seen.wanted.conflicts),
+        *(f"pending: {text}" for text in pending),
+    ])  # fmt: skip
+    return 0 if seen.taken.accepted else Rejected.exit_code
+
+
+def status(options: argparse.Namespace) -> int:
+    """What is in force, what waits, what is not as wanted; exit status 0 if all is as wanted, else 3."""
+    session = _session(options)
+    seen = agent.outlook([], session.store, session.machine)
+    config, number = agent.current(session.store)
+    data = {
+        "router": config["cmdline"].name,
+        "type": config["cmdline"].type,
+        "generation": number,
+        "not_as_wanted": report.changes_text(seen.changes, seen.wanted),
+        "pending": [f"{part.what} waits for {part.waits_for}" for _, part in seen.wanted.pending],  # type: ignore[union-attr]
+        "conflicts": list(seen.wanted.conflicts),
+        "refused": list(config["refused"].units.values()),
+        "damaged": list(session.store.damage),
+        "unknown_fields": msgspec.json.decode(session.machine.marks.read("unknown") or b"{}"),
+    }
+    _print(options, data, lambda: _status_lines(data))
+    return 3 if data["not_as_wanted"] or data["damaged"] else 0
+
+
+def _status_lines(data: dict[str, Any]) -> list[str]:
+    name = f"{data['router'] or 'a router without a boot line'} ({data['type'] or 'no type'})"
+    lines = [f"{name}, generation {data['generation']}"]
+    for kind in ("not_as_wanted", "conflicts", "refused", "damaged", "pending"):
+        lines += [f"{kind.replace('_', ' ')}: {text}" for text in data[kind]]
+    lines += [f"unknown field: {field} ({count} times)" for field, count in data["unknown_fields"].items()]
+    return lines if len(lines) > 1 else [*lines, "everything is as wanted"]
+
+
+def history(options: argparse.Namespace) -> int:
+    """List generations."""
+    metas = _session(options).store.history()
+    _print(options, metas, lambda: [
+        f"{meta.number:6} {strftime('%Y-%m-%d %H:%M:%S', _local(meta.created))} {meta.cause}"
+        + (f"  ({len(meta.refused)} refused)" if meta.refused else "")
+        for meta in metas
+    ])  # fmt: skip
+    return 0
+
+
+def _local(seconds: float) -> Any:
+    import time  # noqa: PLC0415 next to its only use
+
+    return time.localtime(seconds)
+
+
+def _documents(session: Session, number: int) -> dict[str, Any]:
+    documents = session.store.read(number).documents
+    return {name: report.masked(msgspec.json.decode(text)) for name, text in sorted(documents.items())}
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print the documents of a generation."""
+    documents = _documents(_session(options), options.number)
+    _print(options, documents, lambda: _pretty(documents))
+    return 0
+
+
+def _pretty(documents: dict[str, Any]) -> list[str]:
+    return [
+        line
+        for name, document in documents.items()
+        if document
+        for line in (f"{name}:", *msgspec.json.format(msgspec.json.encode(document)).decode().splitlines())
+    ]
+
+
+def diff(options: argparse.Namespace) -> int:
+    """Compare two generations."""
+    import difflib  # noqa: PLC0415 next to its only use
+
+    session = _session(options)
+    old, new = (_pretty(_documents(session, number)) for number in options.numbers)
+    changed = list(difflib.unified_diff(old, new, str(options.numbers[0]), str(options.numbers[1]), lineterm=""))
+    _print(options, changed, lambda: changed or ["no difference"])
+    return 0
+
+
+def rollback(options: argparse.Namespace) -> int:
+    """Make an older generation the configuration again."""
+    return _answered(options, f"rollback {options.number}", _session(options).rollback(options.number))
+
+
+def boot_up(options: argparse.Namespace) -> int:
+    """Write cmd_line.json from the boot line, if there is one, and restore everything that is stored."""
+    session = _session(options)
+    source = options.line or session.inbox.directory / "cmdline"
+    if source.is_file() and source.stat().st_size:
+        boot.leave(session.inbox.directory / BOOT_LINE, boot_line.command(source.read_text("utf-8", "replace")))
+    elif options.line:
+        raise Rejected(f"{source}: no boot line in it")
+    given = session.converge("boot", booting=True)
+    (session.inbox.directory / "boot_up_done").touch()
+    return _answered(options, "boot", given)
+
+
+def laboratory(options: argparse.Namespace) -> int:
+    """Hand over to the lab, which a router does not carry."""
+    from holdfast.lab import commands  # noqa: PLC0415 only developers' machines have it
+
+    return int(commands.main(options.rest))

@@ -1,0 +1,5 @@
+#!/usr/bin/python3 -IS
+import sys
+sys.path.insert(0, "/opt/holdfast/lib")
+from holdfast.cli import update_config
+sys.exit(update_config(sys.argv[1:]))
