@@ -1,9 +1,10 @@
 """What `holdfast lab` does: a lab that stays up after the command that made it."""
 
+import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from holdfast.lab.lab import Lab
 from holdfast.lab.ledger import ROOT, Ledger, sweep
@@ -71,3 +72,33 @@ def _find(name: str, host: str) -> Process:
         if thing["name"] == host and process.alive():
             return process
     raise LabError(f"lab {name} has no {host} that runs")
+
+
+_VERBS: dict[str, Callable[..., int | None]] = {"up": up, "run": run, "shell": shell, "down": down, "list": list}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `holdfast lab VERB …` and return its exit status."""
+    top = argparse.ArgumentParser(prog="holdfast lab", description="A lab that stays up until it is taken down.")
+    verbs = top.add_subparsers(required=True, dest="verb", metavar="VERB")
+    for verb, text, places in (
+        ("up", "make a lab: a router, two guests, the world, the management side", ("name",)),
+        ("run", "run a program in a host or router", ("name", "host")),
+        ("shell", "open a shell in a host or router", ("name", "host")),
+        ("down", "remove a lab", ("name",)),
+        ("list", "name the labs that are up, and their hosts", ()),
+    ):
+        parser = verbs.add_parser(verb, help=text, description=text)
+        for place in places:
+            parser.add_argument(place, metavar=place.upper())
+        if verb == "run":
+            parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- ARGV")
+    options = vars(top.parse_args(argv))
+    action = _VERBS[options.pop("verb")]
+    if "argv" in options:
+        options["argv"] = options["argv"][options["argv"][:1] == ["--"] :]
+    try:
+        return action(**options) or 0
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 a command's answer
+        return 2
