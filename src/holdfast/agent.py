@@ -49,6 +49,7 @@ class Taken(NamedTuple):
     fresh: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     accepted: bool = True
 
 
@@ -60,6 +61,7 @@ class Answer(Struct, frozen=True):
     changes: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
     stored: tuple[str, ...] = ()
@@ -90,6 +92,7 @@ def take(config: Config, events: Sequence[Event], facts: Facts) -> Taken:
             (*taken.fresh, *(f"{name}: {text}" for text in merged.fresh)),
             (*taken.unknown, *(f"{kind}.{field}" for field in bags.unknown_fields(decoded, document))),
             (*taken.kinds, kind),
+            (*taken.warnings, *(f"{name}: {text}" for text in merged.warnings)),
             accepted=True,
         )
     return taken
@@ -138,9 +141,10 @@ def handle(  # noqa: PLR0913 what comes in, where it goes, and the occasion
         answer = replace(answer, code=Partial.exit_code, reason="applied, but for what was refused")
     return replace(
         answer,
-        refused=taken.refused,
+        refused=(*taken.refused, *answer.refused),
         fresh=taken.fresh,
         unknown=taken.unknown,
+        warnings=taken.warnings,
         damage=tuple(store.damage),
         seconds=monotonic() - began,
     )
@@ -227,9 +231,8 @@ def _answer(run: Run, wanted: Desired, taken: Taken, number: int, parent: int) -
 def take_back(answer: Answer, store: Store, host: Host, *, cause: str) -> Answer:
     """Undo one answered command whose nic never came, keeping what others have commanded since."""
     at = _start(store, host)
-    config = bags.load(store.read(answer.parent).documents) if answer.parent else bags.EMPTY
-    for later in range(answer.generation + 1, at.number + 1):
-        config = take(config, [Event(*message) for message in store.messages(later)], at.facts).config
+    before = bags.load(store.read(answer.parent).documents) if answer.parent else bags.EMPTY
+    config = bags.undo(before, bags.load(store.read(answer.generation).documents), at.config)
     result = _carry_out(at, Taken(config), [], cause, lasting=True)
     reason = f"no such nic: {', '.join(answer.awaits)}; taken back"
     return replace(result, code=Failed.exit_code, reason=reason, awaits=())

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from holdfast.agent import Answer
+from holdfast.feature import RELEASE
 
 SHOWN = 40
 
@@ -17,15 +18,18 @@ def lines(title: str, answer: Answer) -> list[str]:
     said += answer.changes[:SHOWN]
     if len(answer.changes) > SHOWN:
         said.append(f"  … and {len(answer.changes) - SHOWN} more changes")
-    said += [f"refused: {text}" for text in answer.refused]
+    said += [f"refused: {text}" for text in answer.refused[:SHOWN]]
+    if len(answer.refused) > SHOWN:
+        said.append(f"refused: … and {len(answer.refused) - SHOWN} more")
+    said += [f"warning: {text}" for text in answer.warnings[:SHOWN]]
     said += [f"stored, not applied yet: {text}" for text in answer.stored[:SHOWN]]
     said += [f"not as wanted: {text}" for text in answer.faults]
     said += [f"conflict: {text}" for text in answer.conflicts]
     said += [f"damaged: {text}" for text in answer.damage]
-    nics = [text for text in answer.pending if " waits for nic " in text]
-    said += [f"pending: {text}" for text in nics]
-    if len(answer.pending) > len(nics):
-        said.append(f"pending: {len(answer.pending) - len(nics)} more (holdfast status lists them)")
+    kept = [text for text in answer.pending if text.endswith(RELEASE)]
+    said += [f"pending: {text}" for text in answer.pending if text not in kept]
+    if kept:
+        said.append(f"pending: {len(kept)} more (holdfast status lists them)")
     return said
 
 

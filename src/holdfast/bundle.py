@@ -48,7 +48,8 @@ def _step(words: list[str], files: dict[str, bytes], line: int) -> Step:
 
 def _blocks(text: bytes) -> Iterator[tuple[bytes, int, list[bytes]]]:
     """Tags stand alone on their lines and do not nest."""
-    tag, start, lines = b"", 0, []
+    lines: list[bytes] = []
+    tag, start = b"", 0
     for number, line in enumerate(text.split(b"\n"), 1):
         if tag:
             if line == b"</" + tag + b">":

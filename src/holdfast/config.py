@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from holdfast.errors import Degraded, Rejected
-from holdfast.feature import Command, Feature, Item, Refusal
+from holdfast.feature import WORDS_FOR_PATTERNS, Command, Feature, Item, Refusal
 from holdfast.features import FEATURES
 from holdfast.router import Data, Facts, Router
 
@@ -108,6 +108,9 @@ def _item_type(command: type[Command], field: str) -> Any:
 def rejected(error: Exception) -> Rejected:
     """A decoder's complaint as ours, its path without the leading `$.`."""
     text, _, path = str(error).partition(" - at `")
+    for pattern, words in WORDS_FOR_PATTERNS.items():
+        if repr(pattern) in text or pattern in text:
+            text = f"expected {words}"
     return Rejected(text, path.rstrip("`").removeprefix("$").removeprefix("."))
 
 
@@ -120,6 +123,7 @@ class Refused(Data, frozen=True, kw_only=True):
 REFUSED = "refused"
 """The name under which refusals are kept beside the bags."""
 _REMEMBERED = 1000
+_SPELT_OUT = 5
 _LONGEST_REASON = 400
 
 
@@ -132,6 +136,7 @@ class Merge(NamedTuple):
     config: Config
     refused: tuple[str, ...]
     fresh: tuple[str, ...]
+    warnings: tuple[str, ...]
     accepted: bool
 
 
@@ -154,12 +159,37 @@ def merge(config: Config, decoded: Decoded, facts: Facts, name: str = "") -> Mer
     fresh = {unit: text for unit, text in said.items() if unit not in known.units}
     accepted = len(merged.refused) < len(units)
     if fresh and not accepted:
-        raise Rejected("; ".join(said.values()))
+        more = f"; and {len(said) - _SPELT_OUT} more" if len(said) > _SPELT_OUT else ""
+        raise Rejected("; ".join([*said.values()][:_SPELT_OUT]) + more)
     after = {**config, feature.name: merged.bag}
     if fresh:
         units_known = dict([*known.units.items(), *((u, f"{name}: {t}") for u, t in fresh.items())][-_REMEMBERED:])
         after[REFUSED] = Refused(units=units_known)
-    return Merge(after, tuple(said.values()), tuple(fresh.values()), accepted)
+    return Merge(after, tuple(said.values()), tuple(fresh.values()), merged.warnings, accepted)
+
+
+def undo(before: Config, after: Config, now: Config) -> Config:
+    """Take back what one command changed from `before` to `after`, and nothing that others changed since."""
+    result = dict(now)
+    for name, bag in now.items():
+        if before[name] == after[name]:
+            continue
+        old, new = msgspec.structs.asdict(before[name]), msgspec.structs.asdict(after[name])
+        fields = {field: _undone(old[field], new[field], value) for field, value in msgspec.structs.asdict(bag).items()}
+        result[name] = type(bag)(**fields)
+    return result
+
+
+def _undone(old: Any, new: Any, now: Any) -> Any:
+    if not isinstance(now, dict):
+        return old if now == new else now
+    entries = dict(now)
+    for key in old.keys() | new.keys():
+        if old.get(key) != new.get(key) and entries.get(key) == new.get(key):
+            entries.pop(key, None)
+            if key in old:
+                entries[key] = old[key]
+    return entries
 
 
 def _short(reason: str) -> str:

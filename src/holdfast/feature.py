@@ -11,21 +11,19 @@ from holdfast.router import Router
 from holdfast.state import Resource
 from holdfast.texts import IPV4
 
-Ipv4: TypeAlias = Annotated[str, msgspec.Meta(pattern=rf"\A{IPV4}\Z")]
+IPV4_ADDRESS = rf"\A{IPV4}\Z"
+Ipv4: TypeAlias = Annotated[str, msgspec.Meta(pattern=IPV4_ADDRESS)]
 """An IPv4 address, dotted, without leading zeros."""
 
-Cidr: TypeAlias = Annotated[str, msgspec.Meta(pattern=rf"\A{IPV4}(/(3[0-2]|[12]?[0-9]))?\Z")]
-"""An IPv4 network with its prefix length, or a single address; host bits may be set."""
-
-Mac: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}\Z")]
+MAC_ADDRESS = r"\A[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}\Z"
+Mac: TypeAlias = Annotated[str, msgspec.Meta(pattern=MAC_ADDRESS)]
 """A MAC address; compared in lower case."""
-
-Port: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 Word: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]{1,255}\Z")]
 """Text that may stand in a configuration file: printable, no blank, no line break."""
 
-Line: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f\x85\u2028\u2029]{0,4096}\Z")]
+ONE_LINE = r"\A[^\x00-\x1f\x7f\x85\u2028\u2029]{0,4096}\Z"
+Line: TypeAlias = Annotated[str, msgspec.Meta(pattern=ONE_LINE)]
 """One line of text; its renderer quotes it."""
 
 Secret: TypeAlias = Annotated[str, msgspec.Meta(extra={"secret": True})]
@@ -33,6 +31,10 @@ Secret: TypeAlias = Annotated[str, msgspec.Meta(extra={"secret": True})]
 
 Blob: TypeAlias = Annotated[str, msgspec.Meta(extra={"blob": True})]
 """Any text; never stands in a configuration file."""
+
+
+WORDS_FOR_PATTERNS = {IPV4_ADDRESS: "an IPv4 address", MAC_ADDRESS: "a MAC address", ONE_LINE: "one line of text"}
+"""What a refusal says in place of a regular expression."""
 
 
 class Command(Struct, frozen=True, tag_field="type", kw_only=True):
@@ -90,10 +92,11 @@ Bag = TypeVar("Bag")
 
 
 class Merged(NamedTuple, Generic[Bag]):
-    """A bag after a command, and the units of the command that were refused (they keep their last good form)."""
+    """A bag after a command, the units of it that were refused (they keep their last good form), and what to say."""
 
     bag: Bag
     refused: tuple[Refusal, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Feature(NamedTuple, Generic[Bag]):

@@ -159,7 +159,8 @@ class Router(Struct, frozen=True, dict=True):
         """Every nic that something is configured on, by purpose."""
         purposes = PURPOSES.get(self.boot.type, ())
         found: dict[str, Interface] = {}
-        for nic, purpose in zip(self.boot.nics, purposes, strict=False):
+        for nic in self.boot.nics:
+            purpose = purposes[nic.number] if nic.number < len(purposes) else "other"
             key = self.facts.mac(f"eth{nic.number}") if not nic.mac else nic.mac
             key = key or nic.mac or f"eth{nic.number}"
             mtu = {"guest": self.boot.private_mtu, "public": self.boot.public_mtu}.get(purpose, 0)
@@ -168,7 +169,11 @@ class Router(Struct, frozen=True, dict=True):
                 key, self.facts.device(key), purpose, ((nic.address, nic.prefix),), gateway=gateway, mtu=mtu
             )
         ips: Ips = self.config["ips"]
-        for address, held in ips.addresses.items():
+        # By address, not by arrival: equal bags are equal machines, whatever came first.
+        mtus: dict[str, int] = {}
+        for address, held in sorted(ips.addresses.items(), key=lambda item: number(item[0])):
+            if held.mtu:
+                mtus[held.nic] = min(held.mtu, mtus.get(held.nic, held.mtu))
             known = found.get(held.nic) or Interface(held.nic, self.facts.device(held.nic), held.kind, ())
             found[held.nic] = Interface(
                 known.nic,
@@ -176,7 +181,7 @@ class Router(Struct, frozen=True, dict=True):
                 known.purpose,
                 tuple(dict.fromkeys((*known.addresses, (address, held.prefix)))),
                 gateway=known.gateway or held.gateway,
-                mtu=held.mtu or known.mtu,
+                mtu=mtus.get(held.nic, known.mtu),
             )
         return tuple(found.values())
 

@@ -1,5 +1,6 @@
 """One call of a command: the lock, the waiting for late nics, the start sequence, the archive, the alerts."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -21,8 +22,11 @@ from holdfast.netlink import wait_until
 from holdfast.store import Store
 
 NIC_WAIT_S = 15.0
+"""How long a command waits for a nic; HOLDFAST_NIC_WAIT_S in the environment says otherwise, in seconds."""
 SILENCE_S = 60.0
 """A start sequence has ended when the management server says nothing for so long."""
+ALERTS = 20
+"""How many refusals of one command are alerted one by one."""
 BOOT_LINE = "cmd_line.json"
 NO_EFFECT = ("bumpup_priority.sh",)
 """Scripts of a bundle that old management servers send and that mean nothing any more."""
@@ -31,9 +35,9 @@ NO_EFFECT = ("bumpup_priority.sh",)
 class Session:
     """Everything that one command needs; `root` is where the router's files are seen from here."""
 
-    def __init__(self, root: Path = Path("/"), *, nic_wait_s: float = NIC_WAIT_S) -> None:
+    def __init__(self, root: Path = Path("/"), *, nic_wait_s: float | None = None) -> None:
         self.root = root
-        self.nic_wait_s = nic_wait_s
+        self.nic_wait_s = _bound_s() if nic_wait_s is None else nic_wait_s
         self.machine = Machine(root)
         self.store = Store(root / "etc/cloudstack")
         self.inbox = Inbox(root / "var/cache/cloud")
@@ -168,7 +172,9 @@ class Session:
 
     def _told(self, answer: Answer, cause: str) -> Answer:
         """Refusals that are news and faults that were not there before reach the alerts; every run the journal."""
-        texts = [f"{cause}: refused: {text}" for text in answer.fresh]
+        texts = [f"{cause}: refused: {text}" for text in answer.fresh[:ALERTS]]
+        if len(answer.fresh) > ALERTS:
+            texts.append(f"{cause}: refused: {len(answer.fresh) - ALERTS} more")
         texts += [f"{cause}: {answer.reason}"] if answer.code in (Failed.exit_code, Degraded.exit_code) else []
         faults = sorted(f"not as wanted: {text}" for text in (*answer.faults, *answer.conflicts))
         faults += [f"damaged: {text}" for text in answer.damage]
@@ -181,3 +187,10 @@ class Session:
         outcome = f"exit {answer.code}, {len(answer.changes)} changes, generation {answer.generation}"
         alerts.note(f"{cause}: {outcome}, {answer.seconds:.3f} s")
         return answer
+
+
+def _bound_s() -> float:
+    try:
+        return float(os.environ["HOLDFAST_NIC_WAIT_S"])
+    except (KeyError, ValueError):
+        return NIC_WAIT_S

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from holdfast.errors import Rejected
-from holdfast.feature import Claim, Command, Feature, Ipv4, Line, Mac, Merged, Refusal, Service
+from holdfast.feature import Claim, Command, Feature, Ipv4, Line, Mac, Merged, Service
 from holdfast.nft import Element, key, quoted
 from holdfast.router import Data, Interface, Router, dotted, inside
 from holdfast.state import File
@@ -63,16 +63,9 @@ def merge(bag: Hosts, command: DhcpEntry, _router: Router) -> Merged[Hosts]:
             del hosts[other]
     if hosts.get(mac) != wanted:
         hosts[mac] = wanted
-    return Merged(Hosts(hosts=hosts))
-
-
-def unusable_names(bag: Hosts) -> list[Refusal]:
-    """Names that DNS cannot carry: these nics are served by MAC and address, without a name."""
-    return [
-        Refusal("host_name", mac, f"{host.name!r} has characters that DNS names do not have; left out of DNS")
-        for mac, host in bag.hosts.items()
-        if not is_host_name(host.name)
-    ]
+    named = is_host_name(wanted.name)
+    why = f"host_name: {wanted.name!r} is no name that DNS can carry: {mac} is served without one"
+    return Merged(Hosts(hosts=hosts), warnings=() if named else (why,))
 
 
 def contribute(bag: Hosts, router: Router) -> Iterator[Claim]:

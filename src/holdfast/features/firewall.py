@@ -2,27 +2,26 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-import msgspec
-
-from holdfast.feature import Cidr, Claim, Command, Feature, Item, Merged, Port, Refusal
+from holdfast.feature import Claim, Command, Feature, Item, Merged, Refusal
 from holdfast.intervals import Span, disjoint, icmp_keys, icmp_ranges
 from holdfast.nft import Element, key, ports, quoted
 from holdfast.router import Data, Router
-from holdfast.texts import canonical, is_ipv4
+from holdfast.texts import canonical, is_ipv4, is_network
 
 ANY = "0.0.0.0/0"
 ANY_ICMP = -1
 MAX_PORT = 65535
-
-IcmpNumber = Annotated[int, msgspec.Meta(ge=-1, le=255)]
+MAX_ICMP = 255
 
 
 class FirewallRule(Item, frozen=True, kw_only=True):
     """A rule as it is sent and as it is kept (WIRE 5.4).  Ports absent: all of them; icmp -1 or absent: any.
 
     `default_egress_policy` true: the network allows by default, and this egress rule denies.
+    What CIDRs and numbers may be is asked in `wrong`, not of the decoder: a rule that cannot be read at all could
+    not be told to be one that denies.
     """
 
     ignored: ClassVar[frozenset[str]] = frozenset({"already_added", "purpose", "guest_cidr", "src_vlan_tag", "type"})
@@ -32,11 +31,11 @@ class FirewallRule(Item, frozen=True, kw_only=True):
     traffic_type: str
     revoked: bool = False
     src_ip: str | None = None
-    src_port_range: Annotated[tuple[Port, ...], msgspec.Meta(max_length=2)] | None = None
-    source_cidr_list: tuple[Cidr, ...] = ()
-    dest_cidr_list: tuple[Cidr, ...] | None = None
-    icmp_type: IcmpNumber | None = None
-    icmp_code: IcmpNumber | None = None
+    src_port_range: tuple[int, ...] | None = None
+    source_cidr_list: tuple[str, ...] = ()
+    dest_cidr_list: tuple[str, ...] | None = None
+    icmp_type: int | None = None
+    icmp_code: int | None = None
     default_egress_policy: bool = False
 
     @property
@@ -62,26 +61,29 @@ def merge(bag: Firewall, command: FirewallRules, _router: Router) -> Merged[Fire
     leave open what the whole was to close.
     """
     rules = dict(bag.rules)
-    refused = []
+    faults: dict[int, tuple[str, str]] = {}
     for index, rule in enumerate(command.rules):
         if rule.revoked:
             rules.pop(rule.id, None)
         elif rules.get(rule.id) != rule:
-            why = wrong(rule)
-            if why:
-                refused.append(Refusal(f"rules[{index}].{why[0]}", str(rule.id), why[1]))
+            fault = wrong(rule)
+            if fault:
+                faults[index] = fault
             else:
                 rules[rule.id] = rule
-    cause = next((r for r in refused if _denies(command.rules[int(r.path[6 : r.path.index("]")])])), None)
-    if cause:
-        named = {refusal.path.partition(".")[0] for refusal in refused}
-        for index, rule in enumerate(command.rules):
-            if _denies(rule) and f"rules[{index}]" not in named and rules.get(rule.id) != bag.rules.get(rule.id):
-                why = f"rules that deny stand or fall together, and {cause.path} is refused"
-                refused.append(Refusal(f"rules[{index}]", str(rule.id), why))
-        whole = {rule.id for rule in command.rules if _denies(rule)}
+    cause = next((index for index in faults if _denies(command.rules[index])), None)
+    if cause is not None:
+        denials = {index: rule.id for index, rule in enumerate(command.rules) if _denies(rule)}
+        for index, number in denials.items():
+            if rules.get(number) != bag.rules.get(number):
+                faults.setdefault(index, ("", f"rules that deny stand or fall together, and rules[{cause}] is refused"))
+        whole = set(denials.values())
         rules = {k: v for k, v in rules.items() if k not in whole} | {k: bag.rules[k] for k in whole if k in bag.rules}
-    return Merged(Firewall(rules=rules), tuple(refused))
+    return Merged(Firewall(rules=rules), tuple(_refusal(command, index, *faults[index]) for index in sorted(faults)))
+
+
+def _refusal(command: FirewallRules, index: int, field: str, why: str) -> Refusal:
+    return Refusal(f"rules[{index}]" + (f".{field}" if field else ""), str(command.rules[index].id), why)
 
 
 def _denies(rule: FirewallRule) -> bool:
@@ -96,8 +98,29 @@ def wrong(rule: FirewallRule) -> tuple[str, str] | None:
         return "src_ip", f"{rule.src_ip!r} is not the public IPv4 address that the rule is for"
     if rule.protocol.lower() not in ("tcp", "udp", "icmp", "all"):
         return "protocol", f"{rule.protocol!r} is none of tcp, udp, icmp, all"
-    if rule.src_port_range and rule.src_port_range[0] > rule.src_port_range[-1]:
-        return "src_port_range", f"{list(rule.src_port_range)} does not go upwards"
+    return _wrong_network(rule) or _wrong_number(rule)
+
+
+def _wrong_network(rule: FirewallRule) -> tuple[str, str] | None:
+    for field, cidrs in (("source_cidr_list", rule.source_cidr_list), ("dest_cidr_list", rule.dest_cidr_list or ())):
+        for at, cidr in enumerate(cidrs):
+            if not is_network(cidr):
+                return f"{field}[{at}]", f"{cidr!r} is not an IPv4 network"
+    return None
+
+
+def _wrong_number(rule: FirewallRule) -> tuple[str, str] | None:
+    ends = rule.src_port_range
+    if ends is not None and len(ends) not in (1, 2):
+        return "src_port_range", f"{list(ends)} is neither a port nor a range of ports"
+    for at, end in enumerate(ends or ()):
+        if not 0 <= end <= MAX_PORT:
+            return f"src_port_range[{at}]", f"{end} is not a port"
+    if ends and ends[0] > ends[-1]:
+        return "src_port_range", f"{list(ends)} does not go upwards"
+    for field, number in (("icmp_type", rule.icmp_type), ("icmp_code", rule.icmp_code)):
+        if number is not None and not ANY_ICMP <= number <= MAX_ICMP:
+            return field, f"{number} is not between {ANY_ICMP} and {MAX_ICMP}"
     return None
 
 

@@ -79,7 +79,8 @@ class _Unit(NamedTuple):
 def merge(bag: Forwarding, command: ForwardRules | StaticNatRules, _router: Router) -> Merged[Forwarding]:
     """Revokes first, so that a port that changes its owner within one message is free by then."""
     ports_now, static = dict(bag.ports), dict(bag.static)
-    units = [_Unit(f"rules[{i}]", _name(item), item.revoke, item) for i, item in enumerate(command.rules)]
+    items: tuple[ForwardItem | StaticItem, ...] = command.rules
+    units = [_Unit(f"rules[{i}]", _name(item), item.revoke, item) for i, item in enumerate(items)]
     for unit in units:
         if unit.revoke:
             (static if _is_whole(unit.item) else ports_now).pop(unit.name, None)
@@ -165,12 +166,12 @@ def contribute(bag: Forwarding, router: Router) -> Iterator[Claim]:
             # An address that is not here is not judged either: what leads on from it would be open to everybody.
             yield Claim(origin, Pending(f"port forward {name}", f"address {forward.address}"))
             continue
+            continue
         for element in _public_side(forward):
             yield Claim(origin, element)
         span = Span(forward.to, forward.to_first, forward.to_last, origin)
         targets.append((forward.to, forward.protocol, span))
-    for element in _targets(targets):
-        yield element
+    yield from _targets(targets)
     for address, vm in bag.static.items():
         yield from _static(address, vm, router)
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from holdfast.errors import Rejected
 from holdfast.feature import Claim, Command, Feature, Ipv4, Item, Mac, Merged, Pending, Refusal
 from holdfast.nft import Element
@@ -54,6 +56,11 @@ def merge(bag: Ips, command: IpAssociations, router: Router) -> Merged[Ips]:
         if addresses.get(unit.public_ip) != wanted:
             addresses.pop(unit.public_ip, None)
             addresses[unit.public_ip] = wanted
+        if wanted.mtu:
+            # A nic has one MTU, the newest: kept with each of its addresses, so that no order of theirs matters.
+            for other, held in addresses.items():
+                if held.nic == wanted.nic and held.mtu != wanted.mtu:
+                    addresses[other] = replace(held, mtu=wanted.mtu)
     return Merged(Ips(addresses=addresses), tuple(refused))
 
 
