@@ -1,0 +1,76 @@
+# Holdfast.  Two commands do everything on a fresh Debian 12 as root: `make demo` and `make test`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# Debian's own Python, whatever comes first in PATH: routers have no other.
+SYSTEM_PYTHON := /usr/bin/python3
+PYTHON := .venv/bin/python
+UV_VERSION = $(shell sed -n '/^name = "uv"$$/{n;s/.*"\(.*\)"/\1/p}' uv.lock)
+PYTEST := $(PYTHON) -m pytest -q
+ONLY ?=
+
+export DEBIAN_FRONTEND := noninteractive
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: help
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+.PHONY: demo
+demo: setup  ## a router, a guest and the outside world on this machine: watch commands take effect (root)
+	@$(PYTHON) -m holdfast.lab.demo
+
+.PHONY: test
+test: check lab  ## everything that has to pass: check, then the lab (root)
+
+.PHONY: check
+check: setup  ## lint, types and the tests that need neither root nor a network
+	@echo "== ruff, mypy, pure tests"
+	@.venv/bin/ruff check --quiet
+	@.venv/bin/ruff format --check --quiet
+	@.venv/bin/mypy --no-error-summary
+	@$(PYTEST) -m "not lab and not soak"
+
+.PHONY: lab
+lab: setup  ## the tests that build routers out of namespaces (root)
+	@echo "== lab tests"
+	@$(PYTEST) -m "lab and not soak"
+
+.PHONY: soak
+soak: setup  ## every test with full counts and repetitions; takes long (root)
+	@HOLDFAST_SOAK=1 $(PYTEST)
+
+.PHONY: bench
+bench: setup  ## measure; ONLY=name for one benchmark (root)
+	@$(PYTHON) bench/run.py $(ONLY)
+
+.PHONY: setup
+setup: packages .venv/.synced  ## install what is missing: Debian packages and .venv; quick when all is there
+
+# Asked each time and not kept as a stamp: a package that somebody removed is noticed.
+.PHONY: packages
+packages:
+	@if ! $(SYSTEM_PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
+	  echo "== installing python3-venv"; apt-get -qq update; \
+	  apt-get -qq install --yes --no-install-recommends python3 python3-venv ca-certificates >/dev/null; fi
+	@PYTHONPATH=src $(SYSTEM_PYTHON) -c 'from holdfast.lab.requirements import install; install()'
+
+.venv/.synced: pyproject.toml uv.lock
+	@echo "== making .venv: uv $(UV_VERSION) and what uv.lock names"
+	@[[ -x $(PYTHON) ]] || $(SYSTEM_PYTHON) -m venv .venv
+	@[[ -x .venv/bin/uv ]] || $(PYTHON) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@.venv/bin/uv sync --frozen --quiet
+	@touch $@
+
+.PHONY: sweep
+sweep:  ## remove every namespace, mount and process that a lab has left behind (root)
+	@PYTHONPATH=src $(SYSTEM_PYTHON) -c 'from holdfast.lab.ledger import sweep; [print("removed lab", name) for name in sweep()]'
+
+.PHONY: clean
+clean:  ## remove .venv and everything that was built
+	@rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find src tests bench -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,157 @@
+"""What a command costs: `make bench`, or `make bench ONLY=firewall-noop`; one JSON object a line.
+
+Each figure is the median of several runs inside a lab router, beside `/usr/bin/python3 -I -c pass` in the same router
+in the same minute: `ratio` is wall time against that, so figures of different machines can be compared.
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "src")]
+
+from holdfast.lab.lab import Lab
+from holdfast.lab.router import Router
+
+RUNS = 7
+SIZES = (10, 100, 1_000, 10_000)
+BOUNDS = {("firewall-noop", 10_000): 25.0, **{("firewall-add-one", size): 30.0 for size in SIZES}}
+FLATNESS = 3.0
+"""A no-op at 10,000 rules may cost so many times the one at 10."""
+PUBLIC_MAC, ADDRESS = "1e:00:00:00:00:03", "203.0.113.20"
+LINE = (
+    "template=domP name=r-1-VM type=router eth0ip=10.1.1.1 eth0mask=255.255.255.0 eth1ip=169.254.10.2 "
+    "eth1mask=255.255.0.0 eth2ip=203.0.113.10 eth2mask=255.255.255.0 gateway=203.0.113.1 dns1=192.0.2.53 "
+    "domain=bench.example disable_rp_filter=true\n"
+)
+# Measures commands from inside the router: its own start must not count.
+TIMER = """
+import json, os, resource, subprocess, sys, time
+out = []
+for argv in json.loads(sys.stdin.read()):
+    pids = int(open("/proc/sys/kernel/ns_last_pid").read())
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began = time.perf_counter()
+    done = subprocess.run(argv, capture_output=True, text=True)
+    wall = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    children = int(open("/proc/sys/kernel/ns_last_pid").read()) - pids - 1
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    out.append([wall, cpu, children, done.returncode, done.stdout[-400:] + done.stderr[-400:]])
+print(json.dumps(out))
+"""
+YARDSTICK = ["/usr/bin/python3", "-I", "-c", "pass"]
+
+
+def main(only: str) -> int:
+    """Run the benchmarks; the exit status tells whether the bounds of this page hold."""
+    broken = []
+    with Lab("bench") as lab:
+        guest, control, public = (lab.segment(name) for name in ("guest", "control", "public"))
+        nics = [(guest, "1e:00:00:00:00:01"), (control, "1e:00:00:00:00:02"), (public, PUBLIC_MAC)]
+        router = lab.router("r1", nics)
+        router.boot()
+        router.write("/var/cache/cloud/cmdline", LINE)
+        expect(router.shell(["/usr/local/bin/holdfast", "boot"]).code == 0, "the router boots")
+        for name, measure in BENCHES.items():
+            if only in ("", name):
+                for figure in measure(name, router):
+                    print(json.dumps(figure), flush=True)
+                    bound = BOUNDS.get((name, figure["size"]), float("inf"))
+                    if figure["ratio"] > bound:
+                        broken.append(f"{name} at {figure['size']}: {figure['ratio']} > {bound}")
+                    if figure.get("flatness", 0) > FLATNESS:
+                        broken.append(f"{name}: {figure['flatness']} times the smallest size > {FLATNESS}")
+    for text in broken:
+        print(f"bound broken: {text}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+def expect(*claims: Any) -> None:
+    """Stop when something that the figures rest on is not so."""
+    for truth, sentence in zip(claims[::2], claims[1::2], strict=True):
+        if not truth:
+            raise SystemExit(f"not so: {sentence}")
+
+
+def rule(number: int) -> dict[str, Any]:
+    """An ingress rule unlike any other: one port from one network."""
+    return {
+        "id": number, "src_ip": ADDRESS, "protocol": "tcp", "src_port_range": [1 + number % 60_000] * 2,
+        "revoked": False, "already_added": False, "source_cidr_list": [f"10.{number >> 8 & 255}.{number & 255}.0/24"],
+        "dest_cidr_list": [], "purpose": "Firewall", "traffic_type": "Ingress", "default_egress_policy": False,
+    }  # fmt: skip
+
+
+def message(rules: list[dict[str, Any]]) -> bytes:
+    """A firewall message as management servers send it."""
+    return json.dumps({"rules": rules, "type": "firewallrules", "delete_from_processed_cache": False}).encode()
+
+
+def load(router: Router, size: int) -> None:
+    """Put this many rules into force, whatever was there."""
+    held = [{**rule(number), "revoked": True} for number in range(1, max(SIZES) + 100)]
+    drop = router.command("firewall_rules.json.drop", message(held), timeout_s=300)
+    expect(drop.code == 0, f"all rules go: {drop.text[-300:]}")
+    put = router.command("firewall_rules.json.load", message([rule(n) for n in range(1, size + 1)]), timeout_s=300)
+    expect(put.code == 0, f"{size} rules are loaded: {put.text[-300:]}")
+
+
+def measured(router: Router, commands: list[list[str]]) -> list[tuple[float, float, int, float]]:
+    """Wall and CPU seconds, children, and wall of the yardstick run right beside, for each command."""
+    pairs = [argv for command in commands for argv in (YARDSTICK, command)]
+    told = router.shell(["/usr/bin/python3", "-I", "-c", TIMER], stdin=json.dumps(pairs).encode(), timeout_s=600)
+    expect(told.code == 0, told.text[-500:])
+    rows = json.loads(told.text)
+    for row in rows:
+        expect(row[3] == 0, f"every command succeeds: {row[4]}")
+    return [(row[0], row[1], row[2], yard[0]) for yard, row in zip(rows[::2], rows[1::2], strict=True)]
+
+
+def figure(name: str, size: int, rows: list[tuple[float, float, int, float]]) -> dict[str, Any]:
+    """Medians."""
+    wall, cpu, children, yard = (statistics.median(column) for column in zip(*rows, strict=True))
+    return {
+        "bench": name, "size": size, "wall_s": round(wall, 4), "cpu_s": round(cpu, 4), "children": children,
+        "ratio": round(wall / yard, 1),
+    }  # fmt: skip
+
+
+def update(name: str) -> list[str]:
+    """The command of a management server."""
+    return ["/opt/cloud/bin/update_config.py", name]
+
+
+def firewall_noop(name: str, router: Router) -> Iterator[dict[str, Any]]:
+    """The same rules again."""
+    smallest = 0.0
+    for size in SIZES:
+        load(router, size)
+        router.send(message([rule(n) for n in range(1, size + 1)]), "firewall_rules.json.same")
+        rows = measured(router, [update("firewall_rules.json.same")] * (RUNS + 1))[1:]
+        made = figure(name, size, rows)
+        smallest = smallest or made["wall_s"]
+        yield {**made, "flatness": round(made["wall_s"] / smallest, 2)}
+
+
+def firewall_add_one(name: str, router: Router) -> Iterator[dict[str, Any]]:
+    """One rule more, in a list with all the others."""
+    for size in SIZES:
+        load(router, size)
+        for run in range(RUNS):
+            rules = [rule(n) for n in range(1, size + 2 + run)]
+            router.send(message(rules), f"firewall_rules.json.add{run}")
+        rows = measured(router, [update(f"firewall_rules.json.add{run}") for run in range(RUNS)])
+        yield figure(name, size, rows)
+
+
+BENCHES: dict[str, Callable[[str, Router], Iterator[dict[str, Any]]]] = {
+    "firewall-noop": firewall_noop,
+    "firewall-add-one": firewall_add_one,
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else ""))
