@@ -83,6 +83,8 @@ def test_canonical_text() -> None:
         ("ingress_port", True, False),
         ("forward_target", True, False),
         ("static_public", True, False),
+        ("static_source", True, False),
+        ("leaving", True, False),
         ("egress_open", True, False),
         ("egress_allow_icmp_24", True, False),
         ("egress_deny_any_32", False, True),

@@ -130,12 +130,14 @@ _SETS = {
     "guest_service": _SERVICE,
     "guest_source": "iifname . ip saddr" + _INTERVAL,
     "public_service": _PUBLIC,
-    "forwarded": _PUBLIC + _INTERVAL,
+    "forwarded": "ip daddr . meta l4proto . th dport . ip saddr" + _INTERVAL,  # public side . VM
     "forward_target": _PUBLIC + _INTERVAL,
     "forward_restricted": _PUBLIC + _INTERVAL,
     "forward_source": "ip daddr . meta l4proto . ip saddr . th dport" + _INTERVAL,
-    "static_public": "ip daddr",
+    "static_public": "ip daddr . ip saddr",  # public . VM
     "static_private": "ip daddr",
+    "leaving": "ip saddr",  # derived: what source_nat leads to
+    "static_pair": "ip saddr . ip daddr",  # derived: VM . the public address that static_source gives it
 }
 _MAPS = {
     # by types: nft 1.0.6 cannot read `typeof … : ip daddr . th dport` back, and then refuses every refill
@@ -155,17 +157,14 @@ _EGRESS = {
 }
 _LAYER = re.compile(r"egress_(deny|allow)_(port|icmp|any)_(\d{1,2})")
 _GRANTS = re.compile(
-    r"ingress_.*|egress_(allow_.*|open)|forward.*|static_(public|private|nat)|port_forward|range_forward|(guest|public)_device"
+    r"ingress_.*|egress_(allow_.*|open)|forward.*|static_.*|leaving|port_forward|range_forward|(guest|public)_device"
 )
+_DENIES = ("egress_deny_", "public_address", "forward_restricted")
 
 
 def revokes(name: str, *, removed: bool) -> bool:
     """Tell whether removing (else adding) elements of this set takes permission away from flows that may exist."""
-    return (
-        bool(_GRANTS.fullmatch(name))
-        if removed
-        else name.startswith(("egress_deny_", "public_address", "forward_restricted"))
-    )
+    return bool(_GRANTS.fullmatch(name)) if removed else name.startswith(_DENIES)
 
 
 def trust(epoch: int, table: str = TABLE) -> str:
@@ -192,6 +191,8 @@ def assemble(rules: Iterable[Rule], elements: Mapping[str, dict[str, str]]) -> l
     derived = {
         "guest_pair": {key(device, device): "" for device in devices},
         "guest_route": dict.fromkeys(devices, ""),
+        "leaving": dict.fromkeys(elements.get("source_nat", {}).values(), ""),
+        "static_pair": {key(k.partition(" . ")[2], to): "" for k, to in elements.get("static_source", {}).items()},
     }
     held = (Elements(name, derived.get(name) or dict(elements.get(name, {}))) for name in (*declared, *layers))
     return [Ruleset("".join(_table(list(rules), layers))), *held]
@@ -247,8 +248,8 @@ PREROUTING ADMIT ct state related meta l4proto {{ icmp, ipv6-icmp }} accept
 PREROUTING TRUST jump judged
 PREROUTING JUDGE ct direction original ct status dnat jump judge_translation
 PREROUTING JUDGE ct direction original ip daddr @public_address jump judge_ingress
-TRANSLATION JUDGE ip daddr @static_public return
-TRANSLATION JUDGE ip daddr . meta l4proto . th dport @forwarded return
+TRANSLATION JUDGE ip daddr . ct reply ip saddr @static_public return
+TRANSLATION JUDGE {_PUBLIC} . ct reply ip saddr @forwarded return
 TRANSLATION REFUSE drop
 INGRESS GUARD {_PUBLIC} @forward_restricted ip daddr . meta l4proto . ip saddr . th dport != @forward_source drop
 INGRESS JUDGE ip daddr . meta l4proto . ip saddr . th dport @ingress_port accept
@@ -276,6 +277,8 @@ FORWARD JUDGE ct direction original iifname @guest_device oifname @public_device
 FORWARD JUDGE ct direction reply iifname @public_device oifname @guest_device goto reply_egress
 FORWARDED JUDGE ip daddr @static_private goto stamp
 FORWARDED JUDGE {_PUBLIC} @forward_target goto stamp
+EGRESS GUARD ct status snat ct reply ip daddr != @leaving ip saddr . ct reply ip daddr != @static_pair drop
+REPLY_EGRESS GUARD ct status snat ct reply ip daddr != @leaving ip daddr . ct reply ip daddr != @static_pair drop
 REPLY_EGRESS TRUST meta l4proto icmp accept
 REPLY_FORWARDED JUDGE ip saddr @static_private accept
 REPLY_FORWARDED JUDGE {_BACK} @forward_target accept
@@ -286,8 +289,8 @@ SNAT SOURCE snat ip to iifname . oifname map @source_nat
 POSTROUTING JUDGE ct direction reply ct status dnat iifname @guest_device goto settle
 SETTLE TRUST jump judged
 SETTLE TRUST meta l4proto icmp accept
-SETTLE JUDGE ip saddr @static_public goto settle_ingress
-SETTLE JUDGE {_BACK} @forwarded goto settle_ingress
+SETTLE JUDGE ip saddr . ct reply ip saddr @static_public goto settle_ingress
+SETTLE JUDGE {_BACK} . ct reply ip saddr @forwarded goto settle_ingress
 SETTLE REFUSE drop
 SETTLE_INGRESS GUARD {_BACK} @forward_restricted ip saddr . meta l4proto . ip daddr . th sport != @forward_source drop
 SETTLE_INGRESS JUDGE ip saddr != @public_address goto stamp

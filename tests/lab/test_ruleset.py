@@ -66,7 +66,8 @@ BASE: Wanted = {
     },
     "range_forward": {f"{WEB} . udp . 90-99": "10.1.1.11"},
     "forwarded": members(
-        f"{WEB} . tcp . 80", f"{WEB} . udp . 80", f"{FAR} . udp . 80", f"{FAR} . tcp . 80", f"{WEB} . udp . 90-99"
+        f"{WEB} . tcp . 80 . 10.1.1.10", f"{WEB} . udp . 80 . 10.1.1.10", f"{FAR} . udp . 80 . 10.1.1.10",
+        f"{FAR} . tcp . 80 . 10.1.1.10", f"{WEB} . udp . 90-99 . 10.1.1.11",
     ),
     "forward_target": members(
         "10.1.1.10 . tcp . 8080", "10.1.1.10 . udp . 8080", "10.1.1.10 . udp . 8081", "10.1.1.10 . tcp . 8081",
@@ -74,7 +75,7 @@ BASE: Wanted = {
     ),
     "static_nat": {VM: "10.1.1.11"},
     "static_source": {'"eth2" . 10.1.1.11': VM},
-    "static_public": members(VM),
+    "static_public": members(f"{VM} . 10.1.1.11"),
     "static_private": members("10.1.1.11"),
     "source_nat": {'"eth0" . "eth2"': "203.0.113.1", '"eth0" . "eth3"': "198.51.100.1"},
     "hairpin": {'"eth0" . "eth0"': "10.1.1.1"},
@@ -376,7 +377,9 @@ def test_replies_leave_by_the_nic_of_entry(network: Lab, router: Router, kind: s
 @KINDS
 def test_a_static_vm_leaves_by_the_nic_of_its_address(network: Lab, router: Router, kind: str) -> None:
     farther = {"static_nat": {FAR: "10.1.1.11"}, "static_source": {'"eth3" . 10.1.1.11': FAR}}
-    router.converge(wanted(**farther, static_public=members(FAR), way_out={'"eth0" . 10.1.1.11': "0x00000003"}))
+    router.converge(
+        wanted(**farther, static_public=members(f"{FAR} . 10.1.1.11"), way_out={'"eth0" . 10.1.1.11': "0x00000003"})
+    )
     flow = Flow(network, kind, "g2", (ELSEWHERE, 443), ("o2", 443))
     assert flow.seen_from == FAR
     assert flow.back()
@@ -389,7 +392,7 @@ REVOCATIONS = {
     ),
     "forward": wanted(
         port_forward=without("port_forward", f"{WEB} . tcp . 80", f"{WEB} . udp . 80"),
-        forwarded=without("forwarded", f"{WEB} . tcp . 80", f"{WEB} . udp . 80"),
+        forwarded=without("forwarded", f"{WEB} . tcp . 80 . 10.1.1.10", f"{WEB} . udp . 80 . 10.1.1.10"),
         forward_target=without("forward_target", "10.1.1.10 . tcp . 8080", "10.1.1.10 . udp . 8080"),
     ),
     "static": wanted(static_nat={}, static_source={}, static_public={}, static_private={}),

@@ -181,7 +181,7 @@ def _public_side(forward: Forward) -> Iterator[Element]:
         return key(forward.address, forward.protocol, text)
 
     span = ports(forward.first, forward.last)
-    yield Element("forwarded", public(span))
+    yield Element("forwarded", key(public(span), forward.to))
     if forward.sources:
         yield Element("forward_restricted", public(span))
         for piece in disjoint(Span(canonical(source), forward.first, forward.last, "") for source in forward.sources):
@@ -209,7 +209,7 @@ def _static(address: str, vm: str, router: Router) -> Iterator[Claim]:
         yield Claim(origin, Pending(f"static NAT {address}", f"address {address}"))
         return
     yield Claim(origin, Element("static_nat", address, vm))
-    yield Claim(origin, Element("static_public", address))
+    yield Claim(origin, Element("static_public", key(address, vm)))
     yield Claim(origin, Element("static_private", vm))
     yield Claim(origin, Element("static_source", key(quoted(face.device), vm), address))
     if face.nic in router.ways:
