@@ -122,7 +122,7 @@ def test_routes_are_parsed_and_odd_ones_equal_nothing_wanted() -> None:
         Route("10.8.0.5/32", 101, device="eth0"),
         Route("10.52.0.0/16", kind="blackhole"),
         Route("default", gateway="10.0.0.9", device="eth0"),
-        Route("10.51.0.0/16", 254, "unicast metric 4 +metrics +prefsrc +onlink", "10.0.0.7", "eth0"),
+        Route("10.51.0.0/16", 254, "unicast metric 4 +metrics +onlink", "10.0.0.7", "eth0", "10.0.0.1"),
         Route("10.50.0.0/16", 254, "unicast metric 5 +nexthops"),
         Route("10.53.0.0/16", 254, "unicast +via", "", "eth0"),
     ]
@@ -137,7 +137,7 @@ def test_a_host_route_is_known_by_both_spellings(spelling: str) -> None:
 
 def test_an_odd_route_is_taken_before_the_right_one_is_given() -> None:
     recorder = Recorder()
-    odd = Route("10.51.0.0/16", 254, "unicast metric 4 +prefsrc", "10.0.0.7", "eth0")
+    odd = Route("10.51.0.0/16", 254, "unicast metric 4", "10.0.0.7", "eth0", "10.0.0.1")
     behind = Route("default", gateway="10.51.0.1", device="eth0")
     right = Route("10.51.0.0/16", device="eth0")
 

@@ -228,14 +228,26 @@ def _answer(run: Run, wanted: Desired, taken: Taken, number: int, parent: int) -
     )
 
 
-def take_back(answer: Answer, store: Store, host: Host, *, cause: str) -> Answer:
-    """Undo one answered command whose nic never came, keeping what others have commanded since."""
+def unmet(answer: Answer, store: Store, host: Host) -> tuple[str, ...]:
+    """What is not as wanted among the things of one answered command, now that its nics have come."""
     at = _start(store, host)
-    before = bags.load(store.read(answer.parent).documents) if answer.parent else bags.EMPTY
-    config = bags.undo(before, bags.load(store.read(answer.generation).documents), at.config)
-    result = _carry_out(at, Taken(config), [], cause, lasting=True)
-    reason = f"no such nic: {', '.join(answer.awaits)}; taken back"
+    was, wanted = (desired(config, at.facts, units=host.runs_services) for config in (_without(answer, at), at.config))
+    run = Run([], {}, plan(host.drivers, wanted.state))
+    return tuple(report.trouble_lines(own_trouble(run, was, wanted), wanted))
+
+
+def take_back(answer: Answer, store: Store, host: Host, *, cause: str, reason: str = "") -> Answer:
+    """Undo one answered command, keeping what others have commanded since; no `reason`: its nic never came."""
+    at = _start(store, host)
+    result = _carry_out(at, Taken(_without(answer, at)), [], cause, lasting=True)
+    reason = f"{reason or 'no such nic: ' + ', '.join(answer.awaits)}; taken back"
     return replace(result, code=Failed.exit_code, reason=reason, awaits=())
+
+
+def _without(answer: Answer, at: Start) -> Config:
+    """The bags as they would be now without what one answered command changed."""
+    before = bags.load(at.store.read(answer.parent).documents) if answer.parent else bags.EMPTY
+    return bags.undo(before, bags.load(at.store.read(answer.generation).documents), at.config)
 
 
 def restore(number: int, store: Store, host: Host, *, cause: str) -> Answer:

@@ -31,6 +31,7 @@ def describe(resource: Resource) -> str:
     if isinstance(resource, Route):
         way = f"via {resource.gateway} " if resource.gateway else ""
         out = f"dev {resource.device}" if resource.device else resource.kind
+        out += f" src {resource.source}" if resource.source else ""
         return f"route {resource.destination} {way}{out} table {resource.table}"
     if isinstance(resource, PolicyRule):
         mark = f" fwmark {resource.mark:#x}/{resource.mask:#x}" if resource.mask else ""

@@ -212,6 +212,16 @@ class Router(Struct, frozen=True, dict=True):
             ways[nic] = mark
         return ways
 
+    def leaving(self, face: Interface) -> str:
+        """The address that many leave by on a public nic: the boot line's where it is; elsewhere the lowest that is no
+        VM's own, since `source_nat` on the wire is true on many that are none; else the boot line's, on another nic.
+        """
+        booted = [nic.address for nic in self.boot.nics]
+        here = [address for address, _ in face.addresses]
+        shared = sorted((address for address in here if address not in self.static_nat), key=number)
+        home = next((a for other in self.of("public") for a, _ in other.addresses if a in booted), "")
+        return next((address for address in here if address in booted), "") or next(iter(shared), "") or home or here[0]
+
     def holder(self, address: str) -> Interface | None:
         """The interface that carries this address."""
         return next((face for face in self.interfaces if any(address == a for a, _ in face.addresses)), None)

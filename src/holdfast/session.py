@@ -111,6 +111,10 @@ class Session:
             if self.inbox.waits(BOOT_LINE):
                 events = [Event(BOOT_LINE, self.inbox.read(BOOT_LINE))]
             answer = self._handle(events, cause=cause, booting=booting)
+            if booting and answer.code == Rejected.exit_code:
+                # A boot line that cannot be understood is no reason to stay dark: what is stored still holds.
+                stored = self._handle([], cause=cause, booting=True)
+                answer = replace(stored, code=Partial.exit_code, reason=answer.reason, refused=answer.refused)
         for event in events:
             self.inbox.finish(event.name, event.document)
         return answer
@@ -127,13 +131,17 @@ class Session:
     def _handle(self, events: Sequence[Event], *, cause: str, starting: bool = False, booting: bool = False) -> Answer:
         if not starting and events:
             self._sequence("boot" if any(event.name == BOOT_LINE for event in events) else "single")
-        answer = agent.handle(events, self.store, self.machine, cause=cause, starting=starting, booting=booting)
+        try:
+            answer = agent.handle(events, self.store, self.machine, cause=cause, starting=starting, booting=booting)
+        except Exception as error:  # whatever it is: an operator hears of it, also where the output is lost
+            alerts.alert(self.root, [f"{cause}: {type(error).__name__}: {error}"])
+            raise
         self._remember_unknown(answer)
         return self._told(answer, cause)
 
     def _patient(self, events: Sequence[Event], answer: Answer, *, cause: str) -> Answer:
         """Wait for the nics that a command's new things need, with the lock free meanwhile."""
-        if not answer.awaits or answer.code:
+        if not answer.awaits or answer.code not in (0, Partial.exit_code):
             return answer
 
         def there() -> bool:
@@ -141,12 +149,17 @@ class Session:
             return all(facts.device(nic) for nic in answer.awaits)
 
         came = wait_until(there, self.nic_wait_s)
+        reason = ""
         with self._locked():
             if came:
                 again = agent.handle(events, self.store, self.machine, cause=cause)
-                if not again.awaits:
-                    return replace(again, seconds=again.seconds + answer.seconds)
-            taken_back = agent.take_back(answer, self.store, self.machine, cause=f"{cause}: taken back")
+                unmet = agent.unmet(answer, self.store, self.machine)
+                if there() and not unmet:
+                    seconds, code = again.seconds + answer.seconds, again.code or answer.code
+                    return self._told(replace(again, seconds=seconds, code=code, reason=answer.reason), cause)
+                reason = f"the machine would not take it: {'; '.join(unmet)}" if unmet else ""
+            why = f"{cause}: taken back"
+            taken_back = agent.take_back(answer, self.store, self.machine, cause=why, reason=reason)
         return self._told(taken_back, cause)
 
     def _sequence(self, step: str) -> bool:

@@ -45,13 +45,15 @@ class Link(Resource, frozen=True):
 class Address(Resource, frozen=True):
     """An address on a device; `interface` is `address/prefix length`.
 
-    `announce`: tell the neighbours when it is new.
+    `announce`: tell the neighbours when it is new.  `first`: given before the others of its device, since the kernel
+    speaks to a connected network by the address that it was given first.
     """
 
     identity = ("device", "interface")
     device: str
     interface: str
     announce: bool = False
+    first: bool = False
 
     @property
     def needs(self) -> tuple[Key, ...]:
@@ -63,7 +65,7 @@ class Route(Resource, frozen=True):
     """A route that carries our protocol number.  `kind`: `unicast`, or `throw` (go on with the next rule).
 
     `destination` is `default` or a canonical network; `gateway` empty for a directly connected one;
-    `device` empty for `throw`.
+    `device` empty for `throw`.  `source`: the address by which the router itself speaks that way, if it matters.
     """
 
     identity = ("table", "destination")
@@ -72,6 +74,7 @@ class Route(Resource, frozen=True):
     kind: str = "unicast"
     gateway: str = ""
     device: str = ""
+    source: str = ""
 
     @property
     def needs(self) -> tuple[Key, ...]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from watching import must
 
 from holdfast.lab.guest import Guest
 from holdfast.lab.lab import Lab
@@ -124,8 +123,6 @@ class Isolated:
             lab.segment(name) for name in ("guest", "control", "public", "public2")
         )
         self.world = lab.world(self.public, f"{GATEWAY}/24", (NEAR, FAR, RESOLVER))
-        # A gateway asks for neighbours by its own address, not by that of a host behind it (which is local here).
-        must(self.world, "sysctl", "-q", "-w", "net.ipv4.conf.all.arp_announce=2")
         self.nic = next(iter(self.world.ports))
         self.nic2 = self.world.attach(self.public2, f"{GATEWAY2}/26")
         self.mgmt = lab.mgmt(control, f"{MANAGEMENT}/16")

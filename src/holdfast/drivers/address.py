@@ -48,7 +48,8 @@ class Addresses:
         finds them missing and gives them again.
         """
         try:
-            failures = self.ip.change([self._order(change) for change in changes])
+            first = sorted(changes, key=lambda change: not getattr(change.after, "first", False))
+            failures = self.ip.change([self._order(change) for change in first])
         finally:
             self.ip.forget()
         failed = {failure.key for failure in failures}

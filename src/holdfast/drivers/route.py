@@ -18,7 +18,7 @@ _TYPES = (
     *("unspec", "unicast", "local", "broadcast", "anycast", "multicast"),
     *("blackhole", "unreachable", "prohibit", "throw", "nat", "xresolve"),
 )
-_KNOWN = frozenset({"type", "dst", "gateway", "dev", "table", "scope", "flags", "protocol"})
+_KNOWN = frozenset({"type", "dst", "gateway", "dev", "table", "scope", "flags", "protocol", "prefsrc"})
 _PART_OF_THE_KEY = ("tos", "metric")  # to the kernel, but never to us
 
 
@@ -41,8 +41,8 @@ def _route(item: Mapping[str, Any], desired: Mapping[Key, Resource]) -> Route:
     destination = item["dst"]
     spellings = [destination] if "/" in destination or destination == "default" else [f"{destination}/32", destination]
     table = int(item.get("table", MAIN))
-    gateway, device = item.get("gateway", ""), item.get("dev", "")
-    return as_wanted([Route(one, table, kind, gateway, device) for one in spellings], desired)
+    way = (item.get("gateway", ""), item.get("dev", ""), item.get("prefsrc", ""))
+    return as_wanted([Route(one, table, kind, *way) for one in spellings], desired)
 
 
 class Routes:
@@ -82,5 +82,6 @@ def _orders(change: Change) -> Iterator[Order]:
     if isinstance(after, Route):
         gateway = ("via", after.gateway) if after.gateway else ()
         device = ("dev", after.device) if after.device else ()
-        where = (after.destination, *gateway, *device, "table", str(after.table), "proto", PROTOCOL)
+        source = ("src", after.source) if after.source else ()
+        where = (after.destination, *gateway, *device, *source, "table", str(after.table), "proto", PROTOCOL)
         yield Order(after.key, ("route", "replace", after.kind, *where))

@@ -120,7 +120,7 @@ def _dhcphosts(bag: Hosts) -> str:
 def _dhcpopts(bag: Hosts) -> str:
     """A nic that is not the VM's default one is given no router, no DNS and no domain."""
     tags = sorted(_tag(host.address) for host in bag.hosts.values() if not host.default)
-    return "".join(f"tag:{tag},{option}\n" for tag in tags for option in (3, 6, 15))
+    return "".join(f"{tag},{option}\n" for tag in tags for option in (3, 6, 15))
 
 
 def _hosts(bag: Hosts, router: Router, guests: tuple[Interface, ...]) -> str:

@@ -166,7 +166,6 @@ def contribute(bag: Forwarding, router: Router) -> Iterator[Claim]:
             # An address that is not here is not judged either: what leads on from it would be open to everybody.
             yield Claim(origin, Pending(f"port forward {name}", f"address {forward.address}"))
             continue
-            continue
         for element in _public_side(forward):
             yield Claim(origin, element)
         span = Span(forward.to, forward.to_first, forward.to_last, origin)

@@ -11,6 +11,7 @@ from holdfast.nft import mark as nft_mark
 from holdfast.router import WAY_MASK, Interface, IpAddress, Ips, Router, inside, network, prefix_length
 from holdfast.state import Address, File, Link, PolicyRule, Route
 
+MAIN = 254
 TABLE_BASE = 100
 """Table_ethN is number 100 + N, as management servers' own tests expect."""
 PRIORITY_MARK, PRIORITY_SOURCE = 1000, 1100
@@ -124,7 +125,8 @@ def _origin(bag: Ips, address: str) -> str:
 def _carried(bag: Ips, face: Interface) -> Iterator[Claim]:
     for address, prefix in face.addresses:
         origin = _origin(bag, address)
-        yield Claim(origin, Address(face.device, f"{address}/{prefix}", announce=face.purpose != "control"))
+        told, first = face.purpose != "control", address == face.addresses[0][0]
+        yield Claim(origin, Address(face.device, f"{address}/{prefix}", announce=told, first=first))
         if face.purpose == "public":
             yield Claim(origin, Element("public_address", address))
     yield Claim(f"ips/{face.device}", Link(face.device, up=True, mtu=face.mtu))
@@ -138,11 +140,18 @@ def _public(bag: Ips, face: Interface, router: Router) -> Iterator[Claim]:
     for connected in face.networks:
         yield Claim(origin, PolicyRule(PRIORITY_SOURCE + face.number, table, source=connected))
     if face.gateway:
-        yield Claim(origin, Route("default", table, gateway=face.gateway, device=face.device))
+        yield Claim(origin, _by_default(face, router, table))
     # What is connected is never sent to the gateway: the lookup goes on to the main table.
     near = [other for other in router.interfaces if other.device and (other is face or other.purpose != "public")]
     for net in sorted({net for other in near for net in other.networks}):
         yield Claim(origin, Route(net, table, kind="throw"))
+
+
+def _by_default(face: Interface, router: Router, table: int = MAIN, *, gateway: str = "") -> Route:
+    """A default route.  It names the address by which the router speaks: the order of addresses must not decide."""
+    source = router.leaving(face) if face.purpose == "public" else ""
+    source = source if source in dict(face.addresses) else ""
+    return Route("default", table, gateway=gateway or face.gateway, device=face.device, source=source)
 
 
 def _default(router: Router) -> Iterator[Claim]:
@@ -150,7 +159,7 @@ def _default(router: Router) -> Iterator[Claim]:
     gateway = router.boot.gateway or next((face.gateway for face in router.of("public") if face.gateway), "")
     for face in router.interfaces:
         if gateway and face.device and inside(gateway, face.networks):
-            yield Claim("cmdline/gateway", Route("default", gateway=gateway, device=face.device))
+            yield Claim("cmdline/gateway", _by_default(face, router, gateway=gateway))
             return
 
 

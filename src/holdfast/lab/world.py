@@ -6,7 +6,13 @@ from holdfast.lab.host import Host, Place
 from holdfast.lab.network import Segment, batch
 from holdfast.lab.process import must
 
-_FORWARD = ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
+_FORWARD = (
+    "net.ipv4.ip_forward=1",
+    "net.ipv4.conf.all.rp_filter=0",
+    "net.ipv4.conf.default.rp_filter=0",
+    # Its inner addresses must not be what it asks neighbours with: a router that looks at the sender does not answer.
+    "net.ipv4.conf.all.arp_announce=2",
+)
 
 
 class World(Host):
