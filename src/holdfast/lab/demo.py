@@ -277,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="leave the lab up")
     parser.add_argument("--json", action="store_true", help="print results as JSON; the story goes to stderr")
     options = parser.parse_args(argv)
-    for number in _ENDS:
+    for number in (signal.SIGINT, *_ENDS):  # set also where a shell in the background had it ignored
         signal.signal(number, _stop)
     try:
         return run(keep=options.keep, as_json=options.json)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from pathlib import Path
 
 from holdfast.lab.process import must
 from holdfast.lab.sentence import LabError
@@ -12,6 +13,8 @@ PACKAGES = {
     "mmdebstrap": "mmdebstrap",
     "ip": "iproute2",
     "nft": "nftables",
+    "conntrack": "conntrack",
+    "dnsmasq": "dnsmasq-base",
     "udhcpc": "udhcpc",
     "ping": "iputils-ping",
     "nsenter": "util-linux",
@@ -20,12 +23,16 @@ PACKAGES = {
 }
 """Program -> the Debian package that brings it."""
 
+FILES = {"/etc/protocols": "netbase"}
+"""File -> the same: nft(8) knows protocols' names by it."""
+
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def missing() -> list[str]:
     """Return the packages that are not installed."""
-    return sorted({package for program, package in PACKAGES.items() if shutil.which(program, path=_PATH) is None})
+    programs = {package for program, package in PACKAGES.items() if shutil.which(program, path=_PATH) is None}
+    return sorted(programs | {package for path, package in FILES.items() if not Path(path).exists()})
 
 
 def install() -> None:
