@@ -23,7 +23,7 @@ from isolated import (
 
 from holdfast.lab.probe import Flow
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 SOAK = bool(os.environ.get("HOLDFAST_SOAK"))
 CHANGES, RUNS = (200, 3) if SOAK else (60, 1)

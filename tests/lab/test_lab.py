@@ -17,7 +17,7 @@ from holdfast.lab.process import Process, finish, look_up
 from holdfast.lab.router import Router
 from holdfast.lab.world import World
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03")
 FORWARDING = """

@@ -540,6 +540,7 @@ class Probe:
             thread.join()
 
 
+@pytest.mark.alone
 def test_refills_lose_nothing_of_a_steady_probe(network: Lab, router: Router) -> None:
     table = router.nft("-a", "list", "tables")
     probe = Probe([web(network, "udp"), out(network, "udp", "g2")])
