@@ -2,7 +2,8 @@
 
 import pytest
 
-from holdfast.nft import EPOCH, TABLE, VPN, WAY, Chain, Rule, Stage, assemble, key, mark, ports, quoted, revokes, trust
+from holdfast.nft import EPOCH, TABLE, VPN, WAY, Chain, Rule, Stage, key, mark, ports, quoted
+from holdfast.program import assemble, revokes, trust
 from holdfast.state import Elements, Ruleset
 
 

@@ -5,7 +5,7 @@ from hashlib import sha256
 
 from msgspec import Struct
 
-from holdfast import nft
+from holdfast import program
 from holdfast.config import Config
 from holdfast.feature import Claim, Pending, Service
 from holdfast.features import FEATURES
@@ -40,7 +40,7 @@ def gather(claims: Iterable[Claim], *, units: bool = True) -> Desired:
     found = _Gathering()
     for claim in claims:
         found.take(claim)
-    for resource in nft.assemble(found.rules, found.sets):
+    for resource in program.assemble(found.rules, found.sets):
         found.resource("firewall", resource)
     for unit in _units(found.services, [r for r in found.state.values() if isinstance(r, File)]):
         if units:

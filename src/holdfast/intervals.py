@@ -4,9 +4,9 @@ Every rule of one call has the same verdict, so the verdict of all of them is th
 disjoint, never partly overlapping: only the ports can be.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv6Address
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,7 +15,9 @@ ANY = -1
 
 Rest = TypeVar("Rest")
 _Place = tuple[int, int, int]
+_Levels = dict[tuple[int, int], int]
 _HOST = {4: 32, 6: 128}
+_MOST_RANGES = 64  # of one network that are told apart; more are taken for one, so that no list takes long
 
 
 class Span(NamedTuple):
@@ -68,6 +70,77 @@ def disjoint_within(items: Iterable[tuple[Rest, Span]]) -> Iterator[tuple[Rest, 
     for rest in sorted(groups):
         for piece in disjoint(groups[rest]):
             yield rest, piece
+
+
+class Guarded(NamedTuple):
+    """A rule for `levels`: its verdict, what it is about, and where; protocol `all` meets every other."""
+
+    allowed: bool
+    protocol: str
+    spans: tuple[Span, ...]
+
+
+def levels(rules: Sequence[Guarded]) -> Iterator[int]:
+    """Yield a level for each rule, so that asking level by level, all rules of one level at once, gives the verdict of
+    the first rule that matches.
+
+    A rule stands above every earlier one of the other verdict that it may share a packet with.  So of the rules that
+    match a packet, those that contradict the first all stand above it, and its own level is reached before theirs.
+    Rules that only might meet are kept apart as well: the result is never wrong, and never more levels than the list
+    has runs of equal verdicts.
+    """
+    lengths = sorted({_place(span.prefix)[2] for rule in rules for span in rule.spans})
+    seen = {True: _Index(lengths), False: _Index(lengths)}
+    for rule in rules:
+        others = seen[not rule.allowed]
+        level = 1 + max((others.highest(rule.protocol, span) for span in rule.spans), default=-1)
+        for span in rule.spans:
+            seen[rule.allowed].add(rule.protocol, span, level)
+        yield level
+
+
+class _Index:
+    """The highest level of what has been seen: by protocol, by network, by range of ports."""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.lengths = lengths
+        self.at: defaultdict[str, dict[_Place, _Levels]] = defaultdict(dict)
+        self.within: defaultdict[str, dict[_Place, _Levels]] = defaultdict(dict)
+
+    def add(self, protocol: str, span: Span, level: int) -> None:
+        place = _place(span.prefix)
+        _raise(self.at[protocol].setdefault(place, {}), span, level)
+        for length in self.lengths[: bisect_right(self.lengths, place[2])]:
+            _raise(self.within[protocol].setdefault(_above(place, length), {}), span, level)
+
+    def highest(self, protocol: str, span: Span) -> int:
+        """Return the highest level of what may share a packet with this; -1 if nothing does."""
+        place = _place(span.prefix)
+        enclosing = [_above(place, length) for length in self.lengths[: bisect_left(self.lengths, place[2])]]
+        found = -1
+        for name in self.at.keys() if protocol == "all" else {protocol, "all"} & self.at.keys():
+            known = [self.within[name].get(place), *(self.at[name].get(above) for above in enclosing)]
+            for ranges in filter(None, known):
+                for (first, last), level in ranges.items():
+                    # What a range counts depends on the protocol: those of two are not to be compared.
+                    if level > found and (name != protocol or (first <= span.last and span.first <= last)):
+                        found = level
+        return found
+
+
+def _raise(ranges: _Levels, span: Span, level: int) -> None:
+    if ranges.get((span.first, span.last), -1) < level:
+        ranges[span.first, span.last] = level
+        if len(ranges) > _MOST_RANGES:
+            highest = max(ranges.values())
+            first, last = min(first for first, _ in ranges), max(last for _, last in ranges)
+            ranges.clear()
+            ranges[first, last] = highest
+
+
+def _above(place: _Place, length: int) -> _Place:
+    shift = _HOST[place[0]] - length
+    return place[0], place[1] >> shift << shift, length
 
 
 def prefix_length(prefix: str) -> int:

@@ -18,7 +18,8 @@ from holdfast.converge import Failure
 from holdfast.drivers import ruleset
 from holdfast.drivers.ruleset import Rulesets, generation
 from holdfast.marks import Marks
-from holdfast.nft import Chain, Rule, Stage, assemble, ports
+from holdfast.nft import Chain, Rule, Stage, ports
+from holdfast.program import assemble
 from holdfast.state import Change, diff
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
