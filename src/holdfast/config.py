@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from holdfast.errors import Degraded, Rejected
-from holdfast.feature import WORDS_FOR_PATTERNS, Command, Feature, Item, Refusal
+from holdfast.feature import WORDS_FOR_PATTERNS, Command, Feature, Gone, Item, Refusal
 from holdfast.features import FEATURES
-from holdfast.router import Data, Facts, Router
+from holdfast.router import Facts, Router
+from holdfast.shared import Data
 
 Config: TypeAlias = Mapping[str, Any]
 """Every feature's bag by the feature's name."""
@@ -161,11 +162,26 @@ def merge(config: Config, decoded: Decoded, facts: Facts, name: str = "") -> Mer
     if fresh and not accepted:
         more = f"; and {len(said) - _SPELT_OUT} more" if len(said) > _SPELT_OUT else ""
         raise Rejected("; ".join([*said.values()][:_SPELT_OUT]) + more)
-    after = {**config, feature.name: merged.bag}
+    after = _forgetting({**config, feature.name: merged.bag}, Router(config, facts))
     if fresh:
         units_known = dict([*known.units.items(), *((u, f"{name}: {t}") for u, t in fresh.items())][-_REMEMBERED:])
         after[REFUSED] = Refused(units=units_known)
     return Merge(after, tuple(said.values()), tuple(fresh.values()), merged.warnings, accepted)
+
+
+def _forgetting(config: Config, before: Router) -> dict[str, Any]:
+    """Bags without what was about nics that nothing is configured on any more."""
+    held = {face.nic: face.networks for face in before.interfaces}
+    now = {face.nic: face for face in Router(config, before.facts).interfaces}
+    # A tier on another network than the nic had before is as new as one on another nic.
+    taken = {nic for nic, face in now.items() if face.purpose == "tier" and not {*face.networks} & {*held.get(nic, ())}}
+    gone = (held.keys() - now.keys()) | (taken & held.keys())
+    after = dict(config)
+    if gone:
+        left = {net for face in now.values() for net in face.networks}
+        what = Gone(frozenset(gone), tuple(sorted({net for nets in held.values() for net in nets} - left)))
+        after.update({f.name: f.forget(config[f.name], what) for f in FEATURES if f.forget})
+    return after
 
 
 def undo(before: Config, after: Config, now: Config) -> Config:

@@ -99,10 +99,18 @@ class Merged(NamedTuple, Generic[Bag]):
     warnings: tuple[str, ...] = ()
 
 
+class Gone(NamedTuple):
+    """Nics that a command took everything from, and the networks that were on them."""
+
+    nics: frozenset[str]
+    networks: tuple[str, ...]
+
+
 class Feature(NamedTuple, Generic[Bag]):
     """A thing that a router does.
 
     `bag` and `merge` are None where nothing is told to it: it follows from what others were told.
+    `forget` drops what was about a nic that is no longer configured: what comes there next inherits nothing.
     `units` names the field of a command whose items are refused one by one.
     """
 
@@ -112,3 +120,4 @@ class Feature(NamedTuple, Generic[Bag]):
     merge: Callable[[Bag, Any, Router], Merged[Bag]] | None
     contribute: Callable[[Bag, Router], Iterator[Claim]]
     units: str = ""
+    forget: Callable[[Bag, Gone], Bag] | None = None

@@ -8,6 +8,8 @@ from holdfast import facts
 from holdfast.converge import Driver
 from holdfast.drivers.address import Addresses
 from holdfast.drivers.file import Files
+from holdfast.drivers.flows import Connections
+from holdfast.drivers.leases import LeaseFiles
 from holdfast.drivers.link import Links
 from holdfast.drivers.policy_rule import PolicyRules
 from holdfast.drivers.route import Routes
@@ -35,8 +37,10 @@ class Machine:
             Links(self.ip),
             Addresses(self.ip),
             Routes(self.ip),
+            Connections(self.marks),
             PolicyRules(self.ip),
             Files(manifest, root),
+            LeaseFiles(root),
             Units(self.marks, root, available=self.runs_services),
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from holdfast.desired import Desired, entries
-from holdfast.state import Change, Elements, File, Key, PolicyRule, Resource, Route, Ruleset, Unit
+from holdfast.state import Change, Elements, File, Flows, Key, Leases, PolicyRule, Resource, Route, Ruleset, Unit
 
 MASK = "(secret)"
 SHOWN = 20
@@ -33,6 +33,10 @@ def describe(resource: Resource) -> str:
         out = f"dev {resource.device}" if resource.device else resource.kind
         out += f" src {resource.source}" if resource.source else ""
         return f"route {resource.destination} {way}{out} table {resource.table}"
+    if isinstance(resource, Leases):
+        return f"leases of {resource.path}"
+    if isinstance(resource, Flows):
+        return f"connections of {resource.network}"
     if isinstance(resource, PolicyRule):
         mark = f" fwmark {resource.mark:#x}/{resource.mask:#x}" if resource.mask else ""
         source = f" from {resource.source}" if resource.source else ""
@@ -65,6 +69,8 @@ def _difference(change: Change) -> str:
         if before.text == after.text:
             return f" mode {before.mode:o} -> {after.mode:o}"
         return f" ({MASK})" if after.secret else _text_difference(before.text, after.text)
+    if isinstance(before, Leases) and isinstance(after, Leases):
+        return f" release {', '.join(sorted({*before.allowed} - {*after.allowed}))}"
     if isinstance(before, Unit) and isinstance(after, Unit):
         return " start" if not before.running else " stop" if not after.running else _hears(before, after)
     fields = [

@@ -1,12 +1,15 @@
 """What the features need to know of each other, and nothing more.  Pure."""
 
 from binascii import crc32
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from msgspec import Struct
+
+from holdfast.addresses import network, number, overlap
+from holdfast.shared import BootLine, Ips, Tier, Tiers
 
 WAY_MASK = 0xFFF
 """The bits of a connection's mark that name the public network it came in by."""
@@ -43,65 +46,11 @@ class Facts(Struct, frozen=True):
         return next((card.mac for card in self.nics if card.name == device), "")
 
 
-class Data(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Base of everything that is kept in bags: strict, since we alone write them."""
-
-
-class BootNic(Data, frozen=True, kw_only=True):
-    """A nic that the boot line describes: eth<number>, its MAC if the line says it, address and prefix length."""
-
-    number: int
-    address: str
-    prefix: int
-    mac: str = ""
-
-
-class BootLine(Data, frozen=True, kw_only=True):
-    """The boot line, understood.  `other` keeps what no feature asks for yet, `secrets` what must be masked."""
-
-    name: str = ""
-    type: str = ""
-    nics: tuple[BootNic, ...] = ()
-    gateway: str = ""
-    localgw: str = ""
-    mgmtcidr: tuple[str, ...] = ()
-    domain: str = ""
-    dnssearchorder: tuple[str, ...] = ()
-    dns: tuple[str, ...] = ()
-    internal_dns: tuple[str, ...] = ()
-    useextdns: bool = False
-    exposedns: bool = False
-    userouteripresolver: bool = False
-    disable_rp_filter: bool = False
-    sshonguest: bool = False
-    public_mtu: int = 0
-    private_mtu: int = 0
-    other: dict[str, str] = {}
-    secrets: dict[str, str] = {}
-
-
-class IpAddress(Data, frozen=True, kw_only=True):
-    """An address that the management server associated with a nic (a MAC, or ethN where no MAC was known)."""
-
-    nic: str
-    prefix: int
-    gateway: str = ""
-    mtu: int = 0
-    kind: str = "public"
-    private_gateway: bool = False
-    source_nat: bool = False
-
-
-class Ips(Data, frozen=True, kw_only=True):
-    """All associated addresses by address, the most recently changed last."""
-
-    addresses: dict[str, IpAddress] = {}
-
-
 class Interface(Struct, frozen=True):
     """A nic and everything it is to carry.  `device` is its present name, empty while it is absent.
 
-    `purpose`: guest, control or public.  `addresses`: (address, prefix length) in a fixed order.
+    `purpose`: guest, control, public, private (a private gateway) or tier.
+    `addresses`: (address, prefix length) in a fixed order.
     """
 
     nic: str
@@ -150,31 +99,27 @@ class Router(Struct, frozen=True, dict=True):
         return line
 
     @property
+    def is_vpc(self) -> bool:
+        """Whether ACLs decide, not rules of a public address."""
+        return self.boot.type == "vpcrouter"
+
+    @property
     def forwards(self) -> bool:
         """Whether this kind of router forwards packets at all."""
         return self.boot.type in ("router", "vpcrouter")
 
     @cached_property
     def interfaces(self) -> tuple[Interface, ...]:
-        """Every nic that something is configured on, by purpose."""
-        purposes = PURPOSES.get(self.boot.type, ())
-        found: dict[str, Interface] = {}
-        for nic in self.boot.nics:
-            purpose = purposes[nic.number] if nic.number < len(purposes) else "other"
-            key = self.facts.mac(f"eth{nic.number}") if not nic.mac else nic.mac
-            key = key or nic.mac or f"eth{nic.number}"
-            mtu = {"guest": self.boot.private_mtu, "public": self.boot.public_mtu}.get(purpose, 0)
-            gateway = self.boot.gateway if purpose == "public" else ""
-            found[key] = Interface(
-                key, self.facts.device(key), purpose, ((nic.address, nic.prefix),), gateway=gateway, mtu=mtu
-            )
+        """Every nic that something is configured on: the boot line's, those with addresses, tiers."""
+        found: dict[str, Interface] = {face.nic: face for face in self._booted()}
         ips: Ips = self.config["ips"]
         # By address, not by arrival: equal bags are equal machines, whatever came first.
         mtus: dict[str, int] = {}
         for address, held in sorted(ips.addresses.items(), key=lambda item: number(item[0])):
             if held.mtu:
                 mtus[held.nic] = min(held.mtu, mtus.get(held.nic, held.mtu))
-            known = found.get(held.nic) or Interface(held.nic, self.facts.device(held.nic), held.kind, ())
+            kind = "private" if held.private_gateway or held.nic in self.private_nics else held.kind
+            known = found.get(held.nic) or Interface(held.nic, self.facts.device(held.nic), kind, ())
             found[held.nic] = Interface(
                 known.nic,
                 known.device,
@@ -183,13 +128,65 @@ class Router(Struct, frozen=True, dict=True):
                 gateway=known.gateway or held.gateway,
                 mtu=mtus.get(held.nic, known.mtu),
             )
+        for nic, tier in sorted(self.tiers.items(), key=lambda item: number(item[1].address)):
+            addresses = ((tier.address, tier.prefix),)
+            found.setdefault(nic, Interface(nic, self.facts.device(nic), "tier", addresses, mtu=tier.mtu))
         return tuple(found.values())
+
+    def _booted(self) -> Iterator[Interface]:
+        purposes = PURPOSES.get(self.boot.type, ())
+        for nic in self.boot.nics:
+            purpose = purposes[nic.number] if nic.number < len(purposes) else "other"
+            key = nic.mac or self.facts.mac(f"eth{nic.number}") or f"eth{nic.number}"
+            mtu = {"guest": self.boot.private_mtu, "public": self.boot.public_mtu}.get(purpose, 0)
+            gateway = self.boot.gateway if purpose == "public" else ""
+            addresses = ((nic.address, nic.prefix),)
+            yield Interface(key, self.facts.device(key), purpose, addresses, gateway=gateway, mtu=mtu)
+
+    @cached_property
+    def tiers(self) -> dict[str, Tier]:
+        """Tiers by nic, without those whose network an older one has (see `rivals`)."""
+        bag: Tiers = self.config["guestnetwork"]
+        return {nic: tier for nic, tier in bag.tiers.items() if nic not in self.rivals}
+
+    @cached_property
+    def rivals(self) -> dict[str, str]:
+        """Tiers that cannot be, by nic, and the nic of the older one whose network overlaps theirs."""
+        bag: Tiers = self.config["guestnetwork"]
+        good: dict[str, Tier] = {}
+        rivals: dict[str, str] = {}
+        for nic, tier in bag.tiers.items():
+            older = next((other for other, held in good.items() if overlap(held.network, tier.network)), "")
+            if older:
+                rivals[nic] = older
+            else:
+                good[nic] = tier
+        return rivals
+
+    @cached_property
+    def private_nics(self) -> frozenset[str]:
+        """Nics of private gateways, as their ACLs tell: older servers' address messages do not."""
+        return frozenset(nic for nic, acl in self.config["networkacl"].acls.items() if acl.private_gateway)
+
+    @property
+    def served(self) -> tuple[Interface, ...]:
+        """The present interfaces that guests are on."""
+        return (*self.of("guest"), *self.of("tier"))
 
     @property
     def static_nat(self) -> Mapping[str, str]:
         """Public addresses that belong to one VM each, and that VM's address."""
         static: Mapping[str, str] = self.config["forwardingrules"].static
         return static
+
+    def nic(self, mac: str, device: str, *, trusted: bool) -> str:
+        """Which nic a message means: that with its MAC if there is one, or if the MAC can be trusted; else the one that
+        bears the number.  `trusted`: a message of the older dialect invents MACs.  Empty if nothing tells.
+        """
+        mac = mac.lower()
+        if mac and (trusted or self.facts.device(mac)):
+            return mac
+        return self.facts.mac(device) or device
 
     def of(self, purpose: str) -> tuple[Interface, ...]:
         """The present interfaces of one purpose."""
@@ -202,7 +199,7 @@ class Router(Struct, frozen=True, dict=True):
         Equal on two routers of a pair, whose nics may be numbered differently, so that a carried-over
         connection finds its way.  A collision takes the next free number, in a fixed order.
         """
-        public = [face for face in self.interfaces if face.purpose == "public"]
+        public = [face for face in self.interfaces if face.purpose in ("public", "private")]
         named = sorted((f"{min(face.networks, default='')} via {face.gateway}", face.nic) for face in public)
         ways: dict[str, int] = {}
         for name, nic in named:
@@ -212,49 +209,33 @@ class Router(Struct, frozen=True, dict=True):
             ways[nic] = mark
         return ways
 
+    @cached_property
+    def home(self) -> Interface | None:
+        """The public nic with the router's own address: the boot line's, else a source NAT one, else the first."""
+        faces = sorted(self.of("public"), key=lambda face: face.number)
+        ips: Ips = self.config["ips"]
+        for own in (self._booted_addresses, {a for a, held in ips.addresses.items() if held.source_nat}):
+            for face in faces:
+                if own & dict(face.addresses).keys():
+                    return face
+        return next(iter(faces), None)
+
+    @cached_property
+    def _booted_addresses(self) -> set[str]:
+        return {nic.address for nic in self.boot.nics} | {self.boot.source_nat_ip}
+
     def leaving(self, face: Interface) -> str:
-        """The address that many leave by on a public nic: the boot line's where it is; elsewhere the lowest that is no
-        VM's own, since `source_nat` on the wire is true on many that are none; else the boot line's, on another nic.
+        """The address that many leave by on a public nic: the boot line's where it is; in a VPC one marked as source
+        NAT (elsewhere that mark is on many that are none); else the lowest that is no VM's own; else the home nic's.
         """
-        booted = [nic.address for nic in self.boot.nics]
-        here = [address for address, _ in face.addresses]
-        shared = sorted((address for address in here if address not in self.static_nat), key=number)
-        home = next((a for other in self.of("public") for a, _ in other.addresses if a in booted), "")
-        return next((address for address in here if address in booted), "") or next(iter(shared), "") or home or here[0]
+        ips: Ips = self.config["ips"]
+        here = sorted((address for address, _ in face.addresses), key=number)
+        shared = [address for address in here if address not in self.static_nat]
+        marked = [a for a in shared if self.is_vpc and a in ips.addresses and ips.addresses[a].source_nat]
+        own = [address for address in here if address in self._booted_addresses]
+        best = next(iter([*own, *marked, *shared]), "")
+        return best or (self.leaving(self.home) if self.home and self.home is not face else here[0])
 
     def holder(self, address: str) -> Interface | None:
         """The interface that carries this address."""
         return next((face for face in self.interfaces if any(address == a for a, _ in face.addresses)), None)
-
-
-def network(address: str, prefix: int) -> str:
-    """Canonical network of an address: `network("10.1.1.7", 24) == "10.1.1.0/24"`."""
-    value = number(address) & (0xFFFFFFFF << (32 - prefix)) & 0xFFFFFFFF
-    return f"{dotted(value)}/{prefix}"
-
-
-def number(address: str) -> int:
-    """An IPv4 address as a 32-bit number; the address is valid already."""
-    a, b, c, d = address.split(".")
-    return int(a) << 24 | int(b) << 16 | int(c) << 8 | int(d)
-
-
-def dotted(value: int) -> str:
-    """A 32-bit number as an IPv4 address."""
-    return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
-
-
-def inside(address: str, networks: Iterable[str]) -> bool:
-    """Whether an address lies in one of these canonical networks."""
-    for text in networks:
-        base, _, length = text.partition("/")
-        if network(address, int(length)) == f"{base}/{length}":
-            return True
-    return False
-
-
-def prefix_length(netmask: str) -> int | None:
-    """Prefix length of a dotted netmask; None if its ones are not all on the left."""
-    ones = f"{number(netmask):032b}"
-    length = ones.count("1")
-    return length if ones == "1" * length + "0" * (32 - length) else None

@@ -9,6 +9,10 @@ Key: TypeAlias = tuple[str, ...]
 """A resource's kind and what tells it from others of its kind: `("Address", "eth2", "203.0.113.7/24")`."""
 
 
+MTU = 1500
+"""Bytes, where nobody says otherwise: Ethernet's own."""
+
+
 class Resource(Struct, frozen=True):
     """The smallest thing that Holdfast owns.  `identity` names the fields that tell two apart."""
 
@@ -106,6 +110,25 @@ class Elements(Resource, frozen=True):
     identity = ("set",)
     set: str
     entries: dict[str, str]
+
+
+class Flows(Resource, frozen=True):
+    """The kernel's memory of connections of a network: they go when the network goes."""
+
+    identity = ("network",)
+    network: str
+
+
+class Leases(Resource, frozen=True):
+    """What a DHCP server may remember: pairs `MAC address`.
+
+    `networks`: those that it serves, each with its device and the server's address there.
+    """
+
+    identity = ("path",)
+    path: str
+    allowed: tuple[str, ...]
+    networks: tuple[tuple[str, str, str], ...] = ()
 
 
 class File(Resource, frozen=True):

@@ -3,15 +3,30 @@
 from typing import Any
 
 from holdfast.feature import Feature
-from holdfast.features import cmdline, control, dhcp, firewall, forwarding, ips, later, source_nat
+from holdfast.features import (
+    acl,
+    cmdline,
+    control,
+    dhcp,
+    firewall,
+    forwarding,
+    guest,
+    ips,
+    later,
+    source_nat,
+    static_routes,
+)
 
 FEATURES: tuple[Feature[Any], ...] = (
     cmdline.FEATURE,
     ips.FEATURE,
+    guest.FEATURE,
+    static_routes.FEATURE,
     control.FEATURE,
     firewall.FEATURE,
     forwarding.FEATURE,
     source_nat.FEATURE,
     dhcp.FEATURE,
+    acl.FEATURE,
     *later.FEATURES,
 )

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
+from holdfast.addresses import prefix_length
 from holdfast.errors import Rejected
 from holdfast.feature import Claim, Command, Feature, Merged
-from holdfast.nft import Element
-from holdfast.router import PURPOSES, BootLine, BootNic, Router, prefix_length
+from holdfast.nft import Element, quoted
+from holdfast.router import PURPOSES, Router
+from holdfast.shared import BootLine, BootNic
 from holdfast.state import File, Sysctl
 from holdfast.texts import is_ipv4, is_mac, is_network
 
@@ -13,7 +15,7 @@ SECRET_KEYS = ("vmpassword", "router_password", "keystore_password", "baremetaln
 _UNDERSTOOD = {
     "name", "type", "gateway", "localgw", "mgmtcidr", "domain", "dnssearchorder", "dns1", "dns2", "internaldns1",
     "internaldns2", "useextdns", "exposedns", "userouteripresolver", "disable_rp_filter", "sshonguest", "publicMtu",
-    "privateMtu", "nic_macs",
+    "privateMtu", "nic_macs", "vpccidr", "source_nat_ip", "has_public_network",
 }  # fmt: skip
 
 
@@ -48,6 +50,9 @@ def merge(_bag: BootLine, command: CmdLine, _router: Router) -> Merged[BootLine]
             sshonguest=_true(given, "sshonguest"),
             public_mtu=_number(given, "publicMtu"),
             private_mtu=_number(given, "privateMtu"),
+            vpccidr=_network(given, "vpccidr"),
+            source_nat_ip=_address(given, "source_nat_ip"),
+            has_public_network=_text(given, "has_public_network").lower() != "false",
             other={k: v for k, v in given.items() if k not in _UNDERSTOOD | {*SECRET_KEYS} and not _is_nic_key(k)},
             secrets={key: given[key] for key in SECRET_KEYS if key in given},
         )
@@ -110,6 +115,10 @@ def _addresses(given: dict[str, str], *keys: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value for key in keys if (value := _address(given, key))))
 
 
+def _network(given: dict[str, str], key: str) -> str:
+    return next(iter(_networks(given, key)), "")
+
+
 def _networks(given: dict[str, str], key: str) -> tuple[str, ...]:
     found = tuple(part for part in _text(given, key).split(",") if part)
     for part in found:
@@ -129,6 +138,10 @@ def _number(given: dict[str, str], key: str) -> int:
     return int(value or 0)
 
 
+_DEVICES = {"guest": "guest_device", "tier": "guest_device", "control": "control_device", "public": "public_device"}
+"""Which set of the firewall a nic belongs to; private gateways are neither guests nor public: their ACLs decide."""
+
+
 def contribute(bag: BootLine, router: Router) -> Iterator[Claim]:
     """Kernel parameters, host name and the nics' purposes in the firewall."""
     if not bag.type:
@@ -138,8 +151,8 @@ def contribute(bag: BootLine, router: Router) -> Iterator[Claim]:
     if bag.name:
         yield Claim("cmdline/name", File("/etc/hostname", f"{bag.name}\n"))
     for face in router.interfaces:
-        if face.device and face.purpose in ("guest", "control", "public"):
-            yield Claim(f"cmdline/{face.device}", Element(f"{face.purpose}_device", f'"{face.device}"'))
+        if face.device and face.purpose in _DEVICES:
+            yield Claim(f"cmdline/{face.device}", Element(_DEVICES[face.purpose], quoted(face.device)))
 
 
 def _sysctls(bag: BootLine, router: Router) -> Iterator[tuple[str, str]]:
@@ -162,7 +175,8 @@ def _sysctls(bag: BootLine, router: Router) -> Iterator[tuple[str, str]]:
         yield f"net/ipv4/conf/{scope}/arp_announce", "2"
     for face in router.interfaces:
         if face.device:
-            strict = not (face.purpose == "public" and bag.disable_rp_filter)
+            # A VPC without a public network leaves by a tier: what comes in there may come from anywhere.
+            strict = not (face.purpose == "public" and bag.disable_rp_filter) and bag.has_public_network
             yield f"net/ipv4/conf/{face.device}/rp_filter", "1" if strict else "0"
             yield f"net/ipv4/conf/{face.device}/send_redirects", "0"
 

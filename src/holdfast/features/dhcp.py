@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 
+from holdfast.addresses import dotted, inside
 from holdfast.errors import Rejected
-from holdfast.feature import Claim, Command, Feature, Ipv4, Line, Mac, Merged, Service
+from holdfast.feature import Claim, Command, Feature, Gone, Ipv4, Line, Mac, Merged, Service
 from holdfast.nft import Element, key, quoted
-from holdfast.router import Data, Interface, Router, dotted, inside
-from holdfast.state import File
+from holdfast.router import Interface, Router
+from holdfast.shared import Data, Tier
+from holdfast.state import File, Leases
 from holdfast.texts import is_host_name
 
 DNSMASQ = "dnsmasq.service"
+LEASES = "/var/lib/misc/dnsmasq.leases"
 MAX_LEASES = 2100
 
 
@@ -70,8 +73,8 @@ def merge(bag: Hosts, command: DhcpEntry, _router: Router) -> Merged[Hosts]:
 
 def contribute(bag: Hosts, router: Router) -> Iterator[Claim]:
     """dnsmasq's files, the service, and its ports on the guest nic."""
-    guests = router.of("guest")
-    if router.boot.type not in ("router", "dhcpsrvr") or not guests:
+    guests = router.served
+    if router.boot.type == "ilbvm" or not guests:
         return
     for path, text, reload in (
         ("/etc/dhcphosts.txt", _dhcphosts(bag), True),
@@ -83,9 +86,17 @@ def contribute(bag: Hosts, router: Router) -> Iterator[Claim]:
     text = "\n".join([*_settings(router), *(line for face in guests for line in _network(bag, router, face)), ""])
     check = ("dnsmasq", "--test", "-C")
     yield Claim("dhcpentry", File("/etc/dnsmasq.conf", text, check=check, restart=DNSMASQ))
+    yield Claim("dhcpentry", _leases(bag, guests))
     yield Claim("dhcpentry", Service(DNSMASQ, wanted=router.serving))
     for face in guests:
         yield from _openings(router, face)
+
+
+def _leases(bag: Hosts, guests: tuple[Interface, ...]) -> Leases:
+    """Only known nics at their known addresses: what another VM held must not stand in its successor's way."""
+    allowed = tuple(sorted(f"{mac} {host.address}" for mac, host in bag.hosts.items()))
+    networks = tuple((net, face.device, face.addresses[0][0]) for face in guests for net in face.networks)
+    return Leases(LEASES, allowed, networks)
 
 
 def _openings(router: Router, face: Interface) -> Iterator[Claim]:
@@ -140,13 +151,13 @@ def _resolv(router: Router) -> str:
 def _settings(router: Router) -> list[str]:
     """What holds for every network.  Only known nics are answered: a range is `static`."""
     boot = router.boot
-    addresses = [address for face in router.of("guest") for address, _ in face.addresses]
+    addresses = [address for face in router.served for address, _ in face.addresses]
     lines = [
         "# Written by holdfast.",
         "user=dnsmasq",
         "bind-dynamic",
         f"listen-address={','.join(['127.0.0.1', *addresses])}",
-        *(f"except-interface={face.device}" for face in router.interfaces if face.device and face.purpose != "guest"),
+        *(f"except-interface={face.device}" for face in router.interfaces if face.device and face not in router.served),
         "domain-needed",
         "bogus-priv",
         "expand-hosts",
@@ -154,7 +165,7 @@ def _settings(router: Router) -> list[str]:
         "resolv-file=/etc/dnsmasq-resolv.conf",
         "dhcp-hostsfile=/etc/dhcphosts.txt",
         "dhcp-optsfile=/etc/dhcpopts.txt",
-        "dhcp-leasefile=/var/lib/misc/dnsmasq.leases",
+        f"dhcp-leasefile={LEASES}",
         f"dhcp-lease-max={MAX_LEASES}",
         "dhcp-authoritative",
         "dhcp-option=vendor:MSFT,2,1i",
@@ -178,16 +189,42 @@ def _network(bag: Hosts, router: Router, face: Interface) -> Iterator[str]:
     netmask = dotted(0xFFFFFFFF << (32 - prefix) & 0xFFFFFFFF)
     yield f"dhcp-range=set:{tag},{address},static,{netmask}"
     yield f"dhcp-option=tag:{tag},1,{netmask}"
-    gateway = address if router.forwards else next((h.gateway for h in inmates if h.default and h.gateway), "")
-    if gateway and gateway != "0.0.0.0":  # noqa: S104 an absent gateway, not a bind
+    tier = router.tiers.get(face.nic)
+    gateway = _gateway(address, inmates, router, tier)
+    if gateway:
         yield f"dhcp-option=tag:{tag},3,{gateway}"
-    servers = [*([] if boot.useextdns else [address]), *(() if boot.userouteripresolver else boot.dns)]
+    servers = _servers(address, router, tier)
     if servers:
         yield f"dhcp-option=tag:{tag},6,{','.join(dict.fromkeys(servers))}"
-    if boot.domain:
-        yield f"dhcp-option=tag:{tag},15,{boot.domain}"
+    domain = tier.domain or boot.domain if tier else boot.domain
+    if domain:
+        yield f"dhcp-option=tag:{tag},15,{domain}"
     if face.mtu:
         yield f"dhcp-option=tag:{tag},26,{face.mtu}"
 
 
-FEATURE = Feature("dhcpentry", (DhcpEntry,), Hosts, merge, contribute)
+def _gateway(address: str, inmates: list[Host], router: Router, tier: Tier | None) -> str:
+    """A tier's is told, an isolated network's is the router; in a shared network each VM's entry names it."""
+    if tier:
+        return tier.gateway
+    if router.forwards:
+        return address
+    return next((h.gateway for h in inmates if h.default and h.gateway not in ("", "0.0.0.0")), "")  # noqa: S104 no bind
+
+
+def _servers(address: str, router: Router, tier: Tier | None) -> list[str]:
+    """The router itself, unless outer servers are to be used, then those of the network or of the boot line."""
+    boot = router.boot
+    if tier and boot.userouteripresolver:
+        return [address]
+    own = tier.gateway if tier and tier.is_gateway else address
+    others = tier.dns if tier else () if boot.userouteripresolver else boot.dns
+    return [*([] if boot.useextdns else [own]), *others]
+
+
+def forget(bag: Hosts, gone: Gone) -> Hosts:
+    """VMs of networks that are no longer there."""
+    return Hosts(hosts={mac: host for mac, host in bag.hosts.items() if not inside(host.address, gone.networks)})
+
+
+FEATURE = Feature("dhcpentry", (DhcpEntry,), Hosts, merge, contribute, forget=forget)

@@ -7,7 +7,8 @@ from typing import ClassVar
 from holdfast.feature import Claim, Command, Feature, Item, Merged, Refusal
 from holdfast.intervals import Span, disjoint, icmp_keys, icmp_ranges
 from holdfast.nft import Element, key, ports, quoted
-from holdfast.router import Data, Router
+from holdfast.router import Router
+from holdfast.shared import Data
 from holdfast.texts import canonical, is_ipv4, is_network
 
 ANY = "0.0.0.0/0"
@@ -126,7 +127,7 @@ def _wrong_number(rule: FirewallRule) -> tuple[str, str] | None:
 
 def contribute(bag: Firewall, router: Router) -> Iterator[Claim]:
     """Entries of the sets by which connections are judged."""
-    if router.boot.type != "router":
+    if router.is_vpc or not router.forwards:
         return
     yield from _ingress(rule for rule in bag.rules.values() if rule.traffic_type == "Ingress")
     egress = [rule for rule in bag.rules.values() if rule.traffic_type == "Egress"]

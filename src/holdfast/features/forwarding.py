@@ -7,7 +7,8 @@ from holdfast.errors import Rejected
 from holdfast.feature import Claim, Command, Feature, Ipv4, Item, Merged, Pending, Refusal
 from holdfast.intervals import Span, disjoint
 from holdfast.nft import Element, key, mark, ports, quoted
-from holdfast.router import Data, Router
+from holdfast.router import Router
+from holdfast.shared import Data
 from holdfast.texts import canonical, is_network
 
 MAX_PORT = 65535
@@ -212,7 +213,7 @@ def _static(address: str, vm: str, router: Router) -> Iterator[Claim]:
     yield Claim(origin, Element("static_private", vm))
     yield Claim(origin, Element("static_source", key(quoted(face.device), vm), address))
     if face.nic in router.ways:
-        for guest in router.of("guest"):
+        for guest in router.served:
             way = mark(router.ways[face.nic])
             yield Claim(origin, Element("way_out", key(quoted(guest.device), vm), way))
 

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
+from holdfast.addresses import inside, network, overlap, prefix_length
 from holdfast.errors import Rejected
 from holdfast.feature import Claim, Command, Feature, Ipv4, Item, Mac, Merged, Pending, Refusal
-from holdfast.nft import Element
+from holdfast.nft import Element, key, quoted
 from holdfast.nft import mark as nft_mark
-from holdfast.router import WAY_MASK, Interface, IpAddress, Ips, Router, inside, network, prefix_length
-from holdfast.state import Address, File, Link, PolicyRule, Route
+from holdfast.router import WAY_MASK, Interface, Router
+from holdfast.shared import IpAddress, Ips
+from holdfast.state import MTU, Address, File, Link, PolicyRule, Route
 
 MAIN = 254
 TABLE_BASE = 100
@@ -74,8 +76,12 @@ def _accept(unit: Association, router: Router) -> IpAddress:
         raise Rejected(f"{gateway} is not in {network(unit.public_ip, prefix)}", "gateway")
     if unit.mtu is not None and not 576 <= unit.mtu <= 65535:  # noqa: PLR2004 RFC 791's smallest, IPv4's largest
         raise Rejected(f"{unit.mtu} is no MTU between 576 and 65535 bytes", "mtu")
+    nic, here = _nic(unit, router), network(unit.public_ip, prefix)
+    for face in router.of("tier"):
+        if face.nic != nic and any(overlap(here, net) for net in face.networks):
+            raise Rejected(f"{here} overlaps {', '.join(face.networks)} of {face.device}", "public_ip")
     return IpAddress(
-        nic=_nic(unit, router),
+        nic=nic,
         prefix=prefix,
         gateway=gateway or "",
         mtu=unit.mtu or 0,
@@ -89,29 +95,28 @@ def _nic(unit: Association, router: Router) -> str:
     """Which nic is meant.  The MAC, where it is present or the message is new enough to be trusted with it;
     4.6.1 invents a MAC per address, so there the number decides (recognised by the absent `nw_type`).
     """
-    mac = (unit.vif_mac_address or "").lower()
-    if mac and router.facts.device(mac):
-        return mac
-    if mac and unit.nw_type is not None:
-        return mac
-    if unit.nic_dev_id is None:
+    device = "" if unit.nic_dev_id is None else f"eth{unit.nic_dev_id}"
+    nic = router.nic(unit.vif_mac_address or "", device, trusted=unit.nw_type is not None)
+    if not nic:
         raise Rejected("neither a MAC nor a number tells which nic is meant", "vif_mac_address")
-    device = f"eth{unit.nic_dev_id}"
-    return router.facts.mac(device) or device
+    return nic
 
 
 def contribute(bag: Ips, router: Router) -> Iterator[Claim]:
     """Links, addresses, the main default route, and for every public nic its policy table and marks."""
     names = []
     for face in router.interfaces:
+        if face.purpose == "tier":
+            names += [f"{TABLE_BASE + face.number}\tTable_{face.device}"] if face.device else []
+            continue
         if not face.device:
             for address, prefix in face.addresses:
                 yield Claim(_origin(bag, address), Pending(f"address {address}/{prefix}", f"nic {face.nic}"))
             continue
         names.append(f"{TABLE_BASE + face.number}\tTable_{face.device}")
-        yield from _carried(bag, face)
-        if face.purpose == "public":
-            yield from _public(bag, face, router)
+        yield from _carried(bag, face, router)
+        if face.purpose in ("public", "private"):
+            yield from _policy(bag, face, router)
     yield from _default(router)
     yield from _management(router)
     if names:
@@ -122,17 +127,26 @@ def _origin(bag: Ips, address: str) -> str:
     return f"ips/{address}" if address in bag.addresses else f"cmdline/{address}"
 
 
-def _carried(bag: Ips, face: Interface) -> Iterator[Claim]:
+def _carried(bag: Ips, face: Interface, router: Router) -> Iterator[Claim]:
     for address, prefix in face.addresses:
         origin = _origin(bag, address)
         told, first = face.purpose != "control", address == face.addresses[0][0]
         yield Claim(origin, Address(face.device, f"{address}/{prefix}", announce=told, first=first))
-        if face.purpose == "public":
+        if face.purpose == "public" and not router.is_vpc:
             yield Claim(origin, Element("public_address", address))
-    yield Claim(f"ips/{face.device}", Link(face.device, up=True, mtu=face.mtu))
+        if face.purpose == "private":
+            yield Claim(origin, Element("acl_gateway", key(quoted(face.device), address)))
+    # The kernel has a route to each connected network too, but with the address that came first; this one is said.
+    for net in face.networks:
+        if next(other for other in router.interfaces if other.device and net in other.networks) is not face:
+            continue  # two nics in one network: the first of them speaks to it
+        source = next(address for address, prefix in face.addresses if network(address, prefix) == net)
+        yield Claim(_origin(bag, source), Route(net, device=face.device, source=source))
+    mtu = face.mtu or (0 if face.purpose == "control" else MTU)
+    yield Claim(f"ips/{face.device}", Link(face.device, up=True, mtu=mtu))
 
 
-def _public(bag: Ips, face: Interface, router: Router) -> Iterator[Claim]:
+def _policy(bag: Ips, face: Interface, router: Router) -> Iterator[Claim]:
     origin = _origin(bag, face.addresses[0][0])
     table, mark = TABLE_BASE + face.number, router.ways[face.nic]
     yield Claim(origin, PolicyRule(PRIORITY_MARK + face.number, table, mark=mark, mask=WAY_MASK))
@@ -155,10 +169,13 @@ def _by_default(face: Interface, router: Router, table: int = MAIN, *, gateway: 
 
 
 def _default(router: Router) -> Iterator[Claim]:
-    """The boot line's gateway; a router whose boot line knows none takes that of its first public nic."""
-    gateway = router.boot.gateway or next((face.gateway for face in router.of("public") if face.gateway), "")
+    """The boot line's gateway; else that of the home nic; a VPC without a public network leaves by a tier."""
+    gateways = [router.boot.gateway, router.home.gateway if router.home else ""]
+    if not router.boot.has_public_network:
+        gateways += [tier.gateway for tier in sorted(router.tiers.values(), key=lambda tier: tier.network_id)]
+    gateway = next(filter(None, gateways), "")
     for face in router.interfaces:
-        if gateway and face.device and inside(gateway, face.networks):
+        if gateway and face.device and inside(gateway, face.networks) and gateway not in dict(face.addresses):
             yield Claim("cmdline/gateway", _by_default(face, router, gateway=gateway))
             return
 

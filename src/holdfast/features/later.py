@@ -6,48 +6,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from holdfast.feature import RELEASE, Claim, Command, Feature, Ipv4, Item, Mac, Merged, Pending
-from holdfast.router import Data, Router
+from holdfast.feature import RELEASE, Claim, Command, Feature, Ipv4, Item, Merged, Pending
+from holdfast.router import Router
+from holdfast.shared import Data
 
 Json = Any
-
-
-class GuestNetwork(Command, frozen=True, kw_only=True, tag="guestnetwork"):
-    """A tier of a VPC."""
-
-    add: bool
-    mac_address: Mac
-    device: str
-    router_guest_ip: str | None = None
-    router_guest_netmask: str | None = None
-    router_guest_gateway: str | None = None
-    cidr: str | None = None
-    dns: str | None = None
-    domain_name: str | None = None
-    cidr6: str | None = None
-    dns6: str | None = None
-    router_guest_ip6: str | None = None
-    router_guest_ip6_gateway: str | None = None
-    router_guest_ip6_cidr: str | None = None
-    router_ip6: str | None = None
-    router_ip6_gateway: str | None = None
-    router_ip6_cidr: str | None = None
-    is_vr_guest_gateway: bool | None = None
-    network_id: int | None = None
-    mtu: int | None = None
-
-
-class NetworkAcl(Command, frozen=True, kw_only=True, tag="networkacl"):
-    """The ordered rules of one tier or private gateway."""
-
-    device: str
-    mac_address: Mac
-    ingress_rules: tuple[Json, ...]
-    egress_rules: tuple[Json, ...]
-    private_gateway_acl: bool = False
-    nic_ip: str | None = None
-    nic_netmask: str | None = None
-    nic_ip6_cidr: str | None = None
 
 
 class Ipv6FirewallRules(Command, frozen=True, kw_only=True, tag="ipv6firewallrules"):
@@ -144,12 +107,6 @@ class SiteToSiteVpn(Command, frozen=True, kw_only=True, tag="site2sitevpn"):
     split_connections: bool | None = None
 
 
-class StaticRoutes(Command, frozen=True, kw_only=True, tag="staticroutes"):
-    """All routes of a VPC."""
-
-    routes: tuple[Json, ...]
-
-
 class MonitorService(Command, frozen=True, kw_only=True, tag="monitorservice"):
     """Which services are watched, and the data of the health checks."""
 
@@ -187,8 +144,6 @@ class Kind(NamedTuple):
 
 
 KINDS = (
-    Kind(GuestNetwork, ("mac_address",), ("add", False)),
-    Kind(NetworkAcl, ("mac_address",)),
     Kind(Ipv6FirewallRules),
     Kind(LoadBalancer),
     Kind(VmData, ("vm_ip_address",)),
@@ -198,7 +153,6 @@ KINDS = (
     Kind(VpnUserList, ("user",), ("add", False), "vpn_users"),
     Kind(RemoteAccessVpn, ("vpn_server_ip",), ("create", False)),
     Kind(SiteToSiteVpn, ("local_public_ip", "peer_gateway_ip"), ("create", False)),
-    Kind(StaticRoutes),
     Kind(MonitorService, partial=True),
     Kind(BgpPeers),
 )

@@ -1,0 +1,90 @@
+"""The bags that two or more features ask about: boot line, addresses, tiers.  Pure."""
+
+from msgspec import Struct
+
+from holdfast.addresses import network
+
+
+class Data(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Base of everything that is kept in bags: strict, since we alone write them."""
+
+
+class BootNic(Data, frozen=True, kw_only=True):
+    """A nic that the boot line describes: eth<number>, its MAC if the line says it, address and prefix length."""
+
+    number: int
+    address: str
+    prefix: int
+    mac: str = ""
+
+
+class BootLine(Data, frozen=True, kw_only=True):
+    """The boot line, understood.  `other` keeps what no feature asks for yet, `secrets` what must be masked."""
+
+    name: str = ""
+    type: str = ""
+    nics: tuple[BootNic, ...] = ()
+    gateway: str = ""
+    localgw: str = ""
+    mgmtcidr: tuple[str, ...] = ()
+    domain: str = ""
+    dnssearchorder: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    internal_dns: tuple[str, ...] = ()
+    useextdns: bool = False
+    exposedns: bool = False
+    userouteripresolver: bool = False
+    disable_rp_filter: bool = False
+    sshonguest: bool = False
+    public_mtu: int = 0
+    private_mtu: int = 0
+    vpccidr: str = ""
+    source_nat_ip: str = ""
+    has_public_network: bool = True
+    other: dict[str, str] = {}
+    secrets: dict[str, str] = {}
+
+
+class IpAddress(Data, frozen=True, kw_only=True):
+    """An address that the management server associated with a nic (a MAC, or ethN where no MAC was known)."""
+
+    nic: str
+    prefix: int
+    gateway: str = ""
+    mtu: int = 0
+    kind: str = "public"
+    private_gateway: bool = False
+    source_nat: bool = False
+
+
+class Ips(Data, frozen=True, kw_only=True):
+    """All associated addresses by address, the most recently changed last."""
+
+    addresses: dict[str, IpAddress] = {}
+
+
+class Tier(Data, frozen=True, kw_only=True):
+    """A guest network of a VPC.  `address` is the router's own, `gateway` what VMs use (another one where two routers
+    share it, or where the router is not the gateway); `dns` and `domain` are handed out; `ipv6` is kept for later.
+    """
+
+    address: str
+    prefix: int
+    gateway: str = ""
+    network_id: int = 0
+    dns: tuple[str, ...] = ()
+    domain: str = ""
+    mtu: int = 0
+    is_gateway: bool = True
+    ipv6: dict[str, str] = {}
+
+    @property
+    def network(self) -> str:
+        """Its network, canonical."""
+        return network(self.address, self.prefix)
+
+
+class Tiers(Data, frozen=True, kw_only=True):
+    """Tiers by nic (its MAC, or ethN where no MAC was known), oldest first."""
+
+    tiers: dict[str, Tier] = {}
