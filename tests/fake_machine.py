@@ -6,16 +6,19 @@ Same groups of kinds, in the same order, as `holdfast.machine`.  The store besid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from holdfast.addresses import inside, network
 from holdfast.agent import Event
 from holdfast.converge import Driver, Failure
 from holdfast.marks import Marks
-from holdfast.router import Facts, Nic, Role, inside, network
+from holdfast.router import Facts, Nic, Role
 from holdfast.state import (
     Address,
     Change,
     Elements,
     File,
+    Flows,
     Key,
+    Leases,
     Link,
     PolicyRule,
     Resource,
@@ -27,8 +30,9 @@ from holdfast.state import (
 )
 
 GROUPS: tuple[tuple[type[Resource], ...], ...] = (
-    (Ruleset, Elements), (Sysctl,), (Link,), (Address,), (Route,), (PolicyRule,), (File,), (Unit,),
+    (Ruleset, Elements), (Sysctl,), (Link,), (Address,), (Route,), (Flows,), (PolicyRule,), (File,), (Leases,), (Unit,),
 )  # fmt: skip
+MAIN = 254
 CLAIMED_ONLY = (Sysctl, Link, Unit)
 """Kinds of which the machine has more than is ours: without a claim they are not looked at."""
 
@@ -41,6 +45,9 @@ class FakeDriver:
         self.kinds = kinds
 
     def observe(self, desired: State) -> Iterator[Resource]:
+        if Leases in self.kinds:  # nobody asks for one here: none is stale
+            yield from (wanted for wanted in desired.values() if isinstance(wanted, Leases))
+            return
         for key, held in list(self.machine.held.items()):
             if isinstance(held, self.kinds) and (key in desired or not isinstance(held, CLAIMED_ONLY)):
                 yield held
@@ -102,6 +109,10 @@ class FakeMachine:
             return "" if device in ("all", "default") or self._has(device) else "this kernel has no such parameter"
         if isinstance(resource, Route) and resource.gateway and not self._near(resource):
             return "Nexthop has invalid gateway."
+        mine = isinstance(resource, Route) and not resource.gateway and bool(resource.source)  # the connected one
+        displaces = isinstance(resource, Route) and not mine and self._connected(resource)
+        if isinstance(resource, Route) and (resource.destination == "0.0.0.0/0" or displaces):
+            return "it would stand in the place of another route"
         return ""
 
     def take(self, change: Change) -> None:
@@ -122,7 +133,13 @@ class FakeMachine:
     def _near(self, route: Route) -> bool:
         addresses = [held for held in self.held.values() if isinstance(held, Address)]
         here = [network(*_split(held.interface)) for held in addresses if held.device == route.device]
-        return inside(route.gateway, here)
+        own = {held.interface.partition("/")[0] for held in addresses}
+        return inside(route.gateway, here) and route.gateway not in own
+
+    def _connected(self, route: Route) -> bool:
+        """Whether the kernel's own route to a connected network would be replaced: it would, without a word."""
+        addresses = [held for held in self.held.values() if isinstance(held, Address)]
+        return route.table == MAIN and route.destination in {network(*_split(held.interface)) for held in addresses}
 
 
 def _split(interface: str) -> tuple[str, int]:

@@ -24,7 +24,10 @@ PURE = frozenset(
         "legacy",
         "nft",
         "peer",
+        "program",
         "router",
+        "shared",
+        "addresses",
         "state",
         "texts",
     }

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from holdfast.boot.line import command, parse
 from holdfast.config import EMPTY, Config, decode, merge
-from holdfast.router import BootLine, Facts
+from holdfast.router import Facts
+from holdfast.shared import BootLine
 
 PLAIN = "template=domP name=r-31-VM type=router eth0ip=10.31.0.1 eth0mask=255.255.255.0"
 
