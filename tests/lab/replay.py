@@ -1,15 +1,14 @@
-"""Routers that have lived through a story: recorded ones replayed step by step, and a small one told here."""
+"""Routers that have lived through something: a site with questions about it, and a small story told here."""
 
 import json
 import os
 import re
-import shlex
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -20,11 +19,10 @@ from holdfast.lab.process import Result
 from holdfast.lab.router import Router
 from holdfast.machine import enter_network
 
-EXAMPLES = Path(__file__).parents[2].parent / "shared/reference/examples"
-COMMANDS = ("update_config.py", "configure.py", "vr_cfg.sh")
 HOLDFAST = "/usr/local/bin/holdfast"
 SERVICES = ("dnsmasq.service", "ssh.service", "haproxy.service")
-NICS = (("guest", "02:00:4c:5e:00:aa"), ("control", "0e:00:a9:fe:00:49"), ("public", "1e:00:d1:00:00:0a"))
+Nics = Sequence[tuple[str, str]]
+NICS: Nics = (("guest", "02:00:4c:5e:00:aa"), ("control", "0e:00:a9:fe:00:49"), ("public", "1e:00:d1:00:00:0a"))
 SECOND_PUBLIC = "06:00:d3:00:00:0a"
 BOOT_LINE = (
     "template=domP name=r-10-VM eth0ip=10.1.1.1 eth0mask=255.255.255.0 domain=cs1cloud.internal cidrsize=24 "
@@ -52,11 +50,11 @@ _EPOCH = re.compile(r"chain judged \{\s+ct mark & 0x[0-9a-f]{8} == (0x[0-9a-f]{8
 class Site:
     """A router in its lab, and questions about it."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, nics: Nics = NICS) -> None:
         self.lab = lab
-        segments: dict[str, Segment] = {name: lab.segment(name) for name, _ in NICS}
+        segments: dict[str, Segment] = {name: lab.segment(name) for name, _ in nics}
         self.second = lab.segment("second")
-        self.router: Router = lab.router("r1", [(segments[name], mac) for name, mac in NICS])
+        self.router: Router = lab.router("r1", [(segments[name], mac) for name, mac in nics])
         self._names = count(1)
 
     def boot(self, line: str | Path = BOOT_LINE) -> Result:
@@ -196,12 +194,12 @@ def _sorted(ruleset: str) -> list[str]:
 
 
 @contextmanager
-def site(name: str) -> Iterator[Site]:
-    """Make a router that is off; it and its lab are removed at the end."""
+def site(name: str, nics: Nics = NICS) -> Iterator[Site]:
+    """Make a router that is off, with these nics (segment, MAC); it and its lab are removed at the end."""
     if os.geteuid() != 0:
         pytest.skip("the lab needs root: it makes network namespaces and containers")
     with Lab(name) as lab:
-        yield Site(lab)
+        yield Site(lab, nics)
 
 
 @contextmanager
@@ -298,47 +296,3 @@ def vm(number: int, *, remove: bool = False, **changed: Any) -> dict[str, Any]:
 def vm_line(number: int) -> str:
     """What dnsmasq is told of such a nic."""
     return f"02:00:4c:5e:00:{number:02x},10.1.1.{10 + number},web{number},infinite"
-
-
-class Step(NamedTuple):
-    """One thing that the management side did: `("file", name, stored)` and `("script", name, arguments…)` in order."""
-
-    number: int
-    story: str
-    events: list[tuple[str, ...]]
-    directory: Path
-
-    def stored(self, event: tuple[str, ...]) -> Path:
-        """Where the bytes of a file event are."""
-        return self.directory / event[2]
-
-    @property
-    def boot_line(self) -> Path | None:
-        """The boot line, if this is where it comes into the router."""
-        return next(
-            (self.stored(e) for e in self.events if e[0] == "file" and e[1] in ("cmdline", "message.txt")), None
-        )
-
-    @property
-    def mac(self) -> str:
-        """The MAC of the nic that this step's addresses are for."""
-        message = next(self.stored(event) for event in self.events if event[0] == "file")
-        return str(json.loads(message.read_bytes())["ip_address"][0]["vif_mac_address"])
-
-
-def story(version: str, scenario: str) -> list[Step]:
-    """A recorded story's steps; the test is skipped where the recordings are not beside the checkout."""
-    directory = EXAMPLES / version / scenario
-    if not directory.is_dir():
-        pytest.skip(f"no recorded messages in {directory}: replaying {scenario} of CloudStack {version} is left out")
-    steps = []
-    for line in (directory / "sequence.jsonl").read_text().splitlines():
-        told = json.loads(line)
-        events: list[tuple[str, ...]] = []
-        for event in told["events"]:
-            if event["op"] == "file":
-                events.append(("file", event["name"], event["stored"]))
-            else:
-                events.append(("script", event["script"], *shlex.split(event.get("args") or "")))
-        steps.append(Step(told["step"], told["story"], events, directory))
-    return steps

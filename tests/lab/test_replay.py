@@ -2,78 +2,21 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
-from replay import BOOT_LINE, COMMANDS, HOLDFAST, Site, Step, ips, said, site, story
+from recorded import Player, begin, story
+from replay import BOOT_LINE, HOLDFAST, Site, ips, said, site
 
 pytestmark = pytest.mark.lab
 
 PROTOCOLS = {"tcp": "6", "udp": "17"}
 
 
-class Player:
-    """Plays steps on a router, as management server and hypervisor at once."""
-
-    def __init__(self, made: Site) -> None:
-        self.site = made
-        self.left_out: list[str] = []
-        self.commands = 0
-
-    def play(self, step: Step) -> None:
-        """One step: its files where they come, its scripts in order, nics where the hypervisor plugs them."""
-        for event in step.events:
-            if event[0] == "file":
-                self.site.router.send(step.stored(event), event[1])
-            elif event[1] in COMMANDS:
-                self.command(step, event)
-            else:
-                self.cable(step, event)
-                self.left_out.append(f"{step.number} {' '.join(event[1:])}")
-
-    def cable(self, step: Step, event: tuple[str, ...]) -> None:
-        """`netusage.sh -a eth3` comes when the hypervisor has plugged eth3, `-d` when it has taken it away."""
-        if event[1] != "netusage.sh" or event[2] not in ("-a", "-d"):
-            return
-        nic = event[3]
-        if event[2] == "-a" and nic not in self.site.router.ports:
-            assert self.site.router.plug(self.site.second, step.mac) == nic
-        if event[2] == "-d":
-            self.site.router.unplug(nic)
-
-    def command(self, step: Step, event: tuple[str, ...]) -> None:
-        """Run it, then send the same again: the second time nothing happens at all."""
-        where = f"step {step.number}, {step.story}: {' '.join(event[1:])}"
-        done = self.site.router.run(event[1], *event[2:])
-        assert done.code == 0, f"{where}: {said(done)}"
-        plan = self.site.plan()
-        assert plan["changes"] == [], where
-        assert not any("waits for nic" in text for text in plan["pending"]), (where, plan["pending"])
-        before = self.site.footprints()
-        for other in step.events:
-            if other[0] == "file":
-                self.site.path(f"/var/cache/cloud/{other[1]}").write_bytes(step.stored(other).read_bytes())
-        again = self.site.router.run(event[1], *event[2:])
-        assert again.code == 0, f"{where}, again: {said(again)}"
-        assert ": nothing to do, generation" in again.text, f"{where}, again: {again.text}"
-        assert self.site.footprints() == before, f"{where}, again"
-        self.commands += 1
-
-
 @pytest.fixture
 def made() -> Iterator[Site]:
     with site("replay") as made:
         yield made
-
-
-def begin(made: Site, steps: Sequence[Step]) -> list[Step]:
-    """Boot with the first boot line; the steps that follow it."""
-    at = next(index for index, step in enumerate(steps) if step.boot_line)
-    line = steps[at].boot_line
-    assert line
-    booted = made.boot(line)
-    assert booted.code == 0, said(booted)
-    return list(steps[at + 1 :])
 
 
 @pytest.mark.parametrize("version", ["4.22", "4.6.1"])

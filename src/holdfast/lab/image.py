@@ -18,8 +18,8 @@ from holdfast.lab.sentence import LabError
 
 SUITE = "bookworm"
 PACKAGES = (
-    "conntrack", "dbus", "dnsmasq-base", "haproxy", "iproute2", "iputils-arping", "iputils-ping", "libcap2-bin",
-    "netbase", "nftables", "openssh-server", "procps", "python3", "systemd", "systemd-sysv",
+    "conntrack", "dbus", "dnsmasq-base", "dnsmasq-utils", "haproxy", "iproute2", "iputils-arping", "iputils-ping",
+    "libcap2-bin", "netbase", "nftables", "openssh-server", "procps", "python3", "systemd", "systemd-sysv",
 )  # fmt: skip
 RECIPE = 2  # counts changes to how the base is made that the lists here do not show
 
