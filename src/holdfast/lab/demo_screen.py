@@ -50,6 +50,8 @@ class Screen:
         """Print what is done next."""
         self.line()
         self.words(step.says, "bold", first=f"{step.step:>2}")
+        if step.unplug:
+            self.line(f"(the nic {step.unplug} is unplugged)", "dim", indent=4)
         if step.plug is not None:
             self.line(f"(a nic {step.plug.mac} is plugged into {step.plug.segment})", "dim", indent=4)
         self.line(f"$ {step.command}", "cyan", indent=4)
@@ -70,9 +72,10 @@ class Screen:
         sign = self.paint(TICK, "green") if holds else self.paint(CROSS, "red", "bold")
         print(f"{' ' * indent}{sign} {text}", file=self.out, flush=True)
 
-    def table(self, rows: list[tuple[str, bool | None, bool | None]], heads: tuple[str, str]) -> None:
+    def table(self, title: str, rows: list[tuple[str, bool | None, bool | None]], heads: tuple[str, str]) -> None:
         """Print sentences with two verdicts each; None: it was not asked then."""
-        self.line(f"{heads[0]:^8} {heads[1]:^8}", "bold")
+        self.line()
+        self.line(f"{heads[0]:^8} {heads[1]:^8} {title}", "bold")
         for text, *verdicts in rows:
             signs = " ".join(self._sign(verdict) for verdict in verdicts)
             print(f"{signs} {text}", file=self.out, flush=True)

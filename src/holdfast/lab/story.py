@@ -32,7 +32,8 @@ class Plug(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing that the operator does: the message `file` is handed over and `script` told of it.
 
-    `cuts` names connections that live before the step and must not live after it.
+    `cuts` names connections that live before the step and must not live after it; `unplug` is the MAC of a nic that is
+    taken out of the router before the message is sent.
     """
 
     step: int
@@ -40,6 +41,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     file: str
     script: str
     plug: Plug | None = None
+    unplug: str = ""
     cuts: str = ""
 
     @property
@@ -58,19 +60,25 @@ class RouterPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WorldPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Hosts of the Internet, and the gateway of each public segment as `203.0.113.1/24`."""
+    """Hosts of the Internet, and the gateway of each public segment as `203.0.113.1/24`; `routes` leads networks to
+    their next hop.
+    """
 
     inside: list[str]
     gateways: dict[str, str]
+    routes: dict[str, str] = {}
 
 
 class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a story needs: a router, guests by name with their MACs, the world and the management side's address."""
+    """What a story needs: a router, guests by name as pairs of segment and MAC, the world and the management side's
+    address; `beside` it are other worlds, that private gateways lead to.
+    """
 
     router: RouterPlan
-    guests: dict[str, str]
+    guests: dict[str, tuple[str, str]]
     world: WorldPlan
     mgmt: str
+    beside: dict[str, WorldPlan] = {}
 
 
 class Story(NamedTuple):
@@ -89,6 +97,7 @@ class Stage(NamedTuple):
     guests: Mapping[str, Guest]
     world: World
     mgmt: Management
+    beside: Mapping[str, World]
 
 
 def load(directory: Path) -> Story:
@@ -108,19 +117,28 @@ def load(directory: Path) -> Story:
 
 def build(lab: Lab, topology: Topology) -> Stage:
     """Make everything that a topology names."""
-    plan = topology.world
+    world = _world(lab, "world", topology.world)
+    beside = {name: _world(lab, name, plan) for name, plan in topology.beside.items()}
+    mgmt = lab.mgmt(lab.segment("control"), topology.mgmt)
+    guests = {name: lab.guest(name, lab.segment(segment), mac) for name, (segment, mac) in topology.guests.items()}
+    nics = [(lab.segment(segment), mac) for segment, mac in topology.router.nics]
+    return Stage(lab, lab.router(topology.router.name, nics), guests, world, mgmt, beside)
+
+
+def _world(lab: Lab, name: str, plan: WorldPlan) -> World:
     gateways = [(lab.segment(segment), gateway) for segment, gateway in plan.gateways.items()]
-    world = lab.world(*gateways[0], plan.inside)
+    world = lab.world(*gateways[0], plan.inside, name)
     for segment, gateway in gateways[1:]:
         world.attach(segment, gateway)
-    mgmt = lab.mgmt(lab.segment("control"), topology.mgmt)
-    guests = {name: lab.guest(name, lab.segment("guest"), mac) for name, mac in topology.guests.items()}
-    nics = [(lab.segment(segment), mac) for segment, mac in topology.router.nics]
-    return Stage(lab, lab.router(topology.router.name, nics), guests, world, mgmt)
+    for network, via in plan.routes.items():
+        world.route(network, via)
+    return world
 
 
 def play(story: Story, step: Step, stage: Stage) -> Result:
     """Do one step on the stage's router, which is on, and return how its command ended."""
+    if step.unplug:
+        stage.router.unplug(next(nic for nic, port in stage.router.ports.items() if port.mac == step.unplug))
     if step.plug is not None:
         stage.router.plug(stage.lab.segment(step.plug.segment), step.plug.mac)
     stage.router.send(story.directory / step.file, step.file)

@@ -1,75 +1,64 @@
 """What the demo claims of the isolated router in `examples/isolated-router`, each claim proven with packets."""
 
 import json
-import re
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from holdfast.lab.host import Host, Reply
+from holdfast.lab.demo_act import (
+    AGREES,
+    ELSEWHERE,
+    OFFICE,
+    Act,
+    Sentence,
+    all_refused,
+    leases,
+    listen,
+    management,
+    resolved,
+    said,
+)
+from holdfast.lab.host import Connection, Host
 from holdfast.lab.sentence import NotSo
-from holdfast.lab.story import Stage, holdfast
+from holdfast.lab.story import Stage
 
 SOURCE_NAT, FORWARDS, STATIC = "203.0.113.70", "203.0.113.71", "198.51.100.140"
-GATEWAY, DOMAIN, CONTROL, SSH = "10.20.30.1", "shop.example", "169.254.87.12", 3922
-OFFICE, ELSEWHERE = "192.0.2.10", "192.0.2.200"
+GATEWAY, DOMAIN, CONTROL = "10.20.30.1", "shop.example", "169.254.87.12"
 ADDRESSES = {"web1": "10.20.30.21", "web2": "10.20.30.22", "db1": "10.20.30.23"}
+SERVICES = {
+    "world": [("tcp", 25), ("tcp", 80), ("tcp", 443), ("tcp", 5000)],
+    "web1": [("tcp", 22), ("tcp", 443), ("tcp", 9000), ("tcp", 8081)],
+    "web2": [("tcp", 80), *(("udp", port) for port in (6000, 6009, 6010))],
+    "db1": [("tcp", 3306), ("tcp", 3307), ("tcp", 80)],
+}
 _FEW = 4
 """More packets than ARP needs, fewer than a connection has."""
 
 
-class Sentence(NamedTuple):
-    """A claim and what proves it: NotSo if it is false."""
-
-    text: str
-    proves: Callable[[Stage], None]
+def _prepare(stage: Stage) -> None:
+    listen(stage, SERVICES)
 
 
-def prepare(stage: Stage) -> None:
-    """Let everybody listen who is asked later, and make the world one that drops what comes by the wrong nic."""
-    web1, web2, db1 = (stage.guests[name] for name in ("web1", "web2", "db1"))
-    listens = {
-        stage.world: [("tcp", 25), ("tcp", 80), ("tcp", 443), ("tcp", 5000)],
-        web1: [("tcp", 22), ("tcp", 443), ("tcp", 9000), ("tcp", 8081)],
-        web2: [("tcp", 80), *(("udp", port) for port in (6000, 6009, 6010))],
-        db1: [("tcp", 3306), ("tcp", 3307), ("tcp", 80)],
+def _connects(stage: Stage) -> Mapping[str, Connection]:
+    world, web1 = stage.world, stage.guests["web1"]
+    for guest in stage.guests.values():
+        guest.gets_lease()
+    return {
+        "ingress": world.connects(FORWARDS, 9000, source=OFFICE),
+        "egress": web1.connects(OFFICE, 5000),
+        "inwards": world.connects(FORWARDS, 8080, source=OFFICE),
+        "outwards": web1.connects(OFFICE, 443),
     }
-    for host, services in listens.items():
-        for proto, port in services:
-            host.serve(port, proto)
-    for nic in stage.world.ports:
-        # A neighbour that does not answer yet is asked again soon, or the wait for ARP would be measured.
-        # Its ARP asks with the nic's own address, as a gateway's does that forwards for hosts behind it.
-        settings = [f"net.ipv4.conf.{nic}.rp_filter=1", f"net.ipv4.conf.{nic}.arp_announce=2"]
-        settings.append(f"net.ipv4.neigh.{nic}.retrans_time_ms=50")
-        done = stage.world.run(["sysctl", "-q", "-w", *settings])
-        if done.code:
-            raise NotSo(done.errors)
-
-
-def said(reply: Reply, name: str, seen: str) -> None:
-    """NotSo unless this host answered and saw the question come from this address."""
-    if (reply.name, reply.address) != (name, seen):
-        raise NotSo(f"{reply.name} answered and saw {reply.address}, where {name} was to see {seen}")
 
 
 def _leases(stage: Stage) -> None:
-    for name, guest in stage.guests.items():
-        lease = guest.gets_lease()
-        got = (lease.address, lease.router, lease.dns[:1], lease.domain)
-        if got != (ADDRESSES[name], GATEWAY, (GATEWAY,), DOMAIN):
-            raise NotSo(f"{name}'s lease says {got}")
+    leases(stage, {name: (address, GATEWAY) for name, address in ADDRESSES.items()}, DOMAIN)
 
 
 def _names(stage: Stage) -> None:
     web1 = stage.guests["web1"]
-    for asked, kind, wanted in (
-        ("web2", "A", ADDRESSES["web2"]),
-        (f"db1.{DOMAIN}", "A", ADDRESSES["db1"]),
-        (ADDRESSES["db1"], "PTR", f"db1.{DOMAIN}"),
-    ):
-        found = web1.resolves(asked, kind=kind)
-        if wanted not in [name.rstrip(".") for name in found]:
-            raise NotSo(f"web1 asked for {asked} and got {', '.join(found)}, not {wanted}")
+    resolved(web1, "web2", ADDRESSES["web2"])
+    resolved(web1, f"db1.{DOMAIN}", ADDRESSES["db1"])
+    resolved(web1, ADDRESSES["db1"], f"db1.{DOMAIN}", "PTR")
 
 
 def _source_nat(stage: Stage) -> None:
@@ -80,9 +69,8 @@ def _source_nat(stage: Stage) -> None:
 def _egress(stage: Stage) -> None:
     web1, web2 = stage.guests["web1"], stage.guests["web2"]
     web1.reaches(OFFICE, 443)
-    web1.cannot_reach(OFFICE, 25)
     web1.pings(OFFICE)
-    web2.cannot_ping(OFFICE)
+    all_refused(partial(web1.cannot_reach, OFFICE, 25), partial(web2.cannot_ping, OFFICE))
 
 
 def _forward(stage: Stage) -> None:
@@ -139,29 +127,15 @@ def _received(world: Host) -> tuple[int, int]:
 
 
 def _closed(stage: Stage) -> None:
-    stage.world.cannot_reach(FORWARDS, 8081, source=OFFICE)
-    stage.world.cannot_reach(SOURCE_NAT, 80, source=OFFICE)
-    stage.world.cannot_reach(STATIC, 80, source=OFFICE)
+    asked = ((FORWARDS, 8081), (SOURCE_NAT, 80), (STATIC, 80))
+    all_refused(*(partial(stage.world.cannot_reach, address, port, source=OFFICE) for address, port in asked))
 
 
 def _revoked(stage: Stage) -> None:
-    stage.world.cannot_reach(FORWARDS, 9000, source=OFFICE)
-    stage.guests["web1"].cannot_reach(OFFICE, 5000)
-
-
-def _management(stage: Stage) -> None:
-    answer = stage.mgmt.reaches(CONTROL, SSH).text
-    if not answer.startswith("SSH-2.0-"):
-        raise NotSo(f"{CONTROL}:{SSH} says {answer!r}")
-    for host, address in ((stage.guests["web1"], GATEWAY), (stage.guests["web1"], CONTROL), (stage.world, SOURCE_NAT)):
-        host.cannot_reach(address, SSH)
-
-
-def _agrees(stage: Stage) -> None:
-    plan = holdfast(stage.router, "plan")
-    differs = [line for line in plan.text.splitlines() if not line.startswith("pending: ")]
-    if plan.code or differs != ["nothing to do"]:
-        raise NotSo("; ".join(["holdfast plan:", *(differs or [plan.errors.strip()])]))
+    all_refused(
+        partial(stage.world.cannot_reach, FORWARDS, 9000, source=OFFICE),
+        partial(stage.guests["web1"].cannot_reach, OFFICE, 5000),
+    )
 
 
 SENTENCES = (
@@ -180,14 +154,19 @@ SENTENCES = (
     Sentence("replies of the second public network leave by its own nic", _own_nic),
     Sentence("ports that nobody opened stay closed, on all three public addresses", _closed),
     Sentence("what was revoked stays revoked: port 9000 inwards, 5000 outwards", _revoked),
-    Sentence(f"management reaches ssh at {CONTROL}:{SSH}; guests and the Internet do not", _management),
-    Sentence("holdfast plan: the machine is as its documents say", _agrees),
+    management(CONTROL, [("web1", GATEWAY), ("web1", CONTROL), ("world", SOURCE_NAT)]),
+    AGREES,
 )
 
-
-def generation(stage: Stage) -> int:
-    """The generation that is in force; NotSo if the router does not say."""
-    found = re.search(r'"generation":(\d+)', holdfast(stage.router, "status", "--json").text)
-    if found is None:
-        raise NotSo("holdfast status names no generation")
-    return int(found[1])
+ISOLATED = Act(
+    name="isolated-router",
+    title="An isolated router",
+    cast="a router that knows nothing, three guests, an Internet, a management side",
+    sentences=SENTENCES,
+    prepare=_prepare,
+    connects=_connects,
+    opened="four connections are open while rules are revoked, two in and two out",
+    again="the whole network sent again changes nothing",
+    first=(FORWARDS, 6000),
+    refused=(FORWARDS, 8080),
+)
