@@ -33,7 +33,7 @@ check: setup  ## lint, types and the tests that need neither root nor a network
 	@.venv/bin/ruff check --quiet
 	@.venv/bin/ruff format --check --quiet
 	@.venv/bin/mypy --no-error-summary
-	@$(PYTEST) -m "not lab and not soak"
+	@$(PYTEST) -n 2 --dist worksteal -m "not lab and not soak"
 
 .PHONY: lab
 lab: setup  ## the tests that build routers out of namespaces (root)

@@ -5,19 +5,19 @@ in the same minute: `ratio` is wall time against that, so figures of different m
 """
 
 import json
-import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "src")]
+sys.path[:0] = [str(Path(__file__).parents[1] / "src"), str(Path(__file__).parent)]
+
+import vpc
+from measure import RUNS, SIZES, expect, figure, measured, update
 
 from holdfast.lab.lab import Lab
 from holdfast.lab.router import Router
 
-RUNS = 7
-SIZES = (10, 100, 1_000, 10_000)
 BOUNDS = {("firewall-noop", 10_000): 25.0, **{("firewall-add-one", size): 30.0 for size in SIZES}}
 FLATNESS = 3.0
 """A no-op at 10,000 rules may cost so many times the one at 10."""
@@ -27,54 +27,46 @@ LINE = (
     "eth1mask=255.255.0.0 eth2ip=203.0.113.10 eth2mask=255.255.255.0 gateway=203.0.113.1 dns1=192.0.2.53 "
     "domain=bench.example disable_rp_filter=true\n"
 )
-# Measures commands from inside the router: its own start must not count.
-TIMER = """
-import json, os, resource, subprocess, sys, time
-out = []
-for argv in json.loads(sys.stdin.read()):
-    pids = int(open("/proc/sys/kernel/ns_last_pid").read())
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    began = time.perf_counter()
-    done = subprocess.run(argv, capture_output=True, text=True)
-    wall = time.perf_counter() - began
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    children = int(open("/proc/sys/kernel/ns_last_pid").read()) - pids - 1
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    out.append([wall, cpu, children, done.returncode, done.stdout[-400:] + done.stderr[-400:]])
-print(json.dumps(out))
-"""
-YARDSTICK = ["/usr/bin/python3", "-I", "-c", "pass"]
 
 
 def main(only: str) -> int:
     """Run the benchmarks; the exit status tells whether the bounds of this page hold."""
     broken = []
     with Lab("bench") as lab:
-        guest, control, public = (lab.segment(name) for name in ("guest", "control", "public"))
-        nics = [(guest, "1e:00:00:00:00:01"), (control, "1e:00:00:00:00:02"), (public, PUBLIC_MAC)]
-        router = lab.router("r1", nics)
-        router.boot()
-        router.write("/var/cache/cloud/cmdline", LINE)
-        expect(router.shell(["/usr/local/bin/holdfast", "boot"]).code == 0, "the router boots")
-        for name, measure in BENCHES.items():
-            if only in ("", name):
-                for figure in measure(name, router):
-                    print(json.dumps(figure), flush=True)
-                    bound = BOUNDS.get((name, figure["size"]), float("inf"))
-                    if figure["ratio"] > bound:
-                        broken.append(f"{name} at {figure['size']}: {figure['ratio']} > {bound}")
-                    if figure.get("flatness", 0) > FLATNESS:
-                        broken.append(f"{name}: {figure['flatness']} times the smallest size > {FLATNESS}")
+        if only in ("", *BENCHES):
+            broken += run(BENCHES, only, isolated(lab))
+        if only in ("", *vpc.BENCHES):
+            broken += run(vpc.BENCHES, only, vpc.Vpc(lab))
     for text in broken:
         print(f"bound broken: {text}", file=sys.stderr)
     return 1 if broken else 0
 
 
-def expect(*claims: Any) -> None:
-    """Stop when something that the figures rest on is not so."""
-    for truth, sentence in zip(claims[::2], claims[1::2], strict=True):
-        if not truth:
-            raise SystemExit(f"not so: {sentence}")
+def isolated(lab: Lab) -> Router:
+    """An isolated router, booted."""
+    guest, control, public = (lab.segment(name) for name in ("guest", "control", "public"))
+    nics = [(guest, "1e:00:00:00:00:01"), (control, "1e:00:00:00:00:02"), (public, PUBLIC_MAC)]
+    router = lab.router("r1", nics)
+    router.boot()
+    router.write("/var/cache/cloud/cmdline", LINE)
+    expect(router.shell(["/usr/local/bin/holdfast", "boot"]).code == 0, "the router boots")
+    return router
+
+
+def run(benches: Mapping[str, Callable[[str, Any], Iterator[dict[str, Any]]]], only: str, place: Any) -> list[str]:
+    """Print the figures of these benchmarks, or of one; return the bounds that do not hold."""
+    broken = []
+    for name, measure in benches.items():
+        for found in measure(name, place) if only in ("", name) else ():
+            print(json.dumps(found), flush=True)
+            bound = BOUNDS.get((name, found["size"]), float("inf"))
+            if found.get("ratio", 0) > bound:
+                broken.append(f"{name} at {found['size']}: {found['ratio']} > {bound}")
+            if found.get("flatness", 0) > FLATNESS:
+                broken.append(f"{name}: {found['flatness']} times the smallest size > {FLATNESS}")
+            if found.get("rate", 1) < vpc.SETUP_RATE:
+                broken.append(f"{name}: {found['rate']} of the rate through 10 rules < {vpc.SETUP_RATE}")
+    return broken
 
 
 def rule(number: int) -> dict[str, Any]:
@@ -98,31 +90,6 @@ def load(router: Router, size: int) -> None:
     expect(drop.code == 0, f"all rules go: {drop.text[-300:]}")
     put = router.command("firewall_rules.json.load", message([rule(n) for n in range(1, size + 1)]), timeout_s=300)
     expect(put.code == 0, f"{size} rules are loaded: {put.text[-300:]}")
-
-
-def measured(router: Router, commands: list[list[str]]) -> list[tuple[float, float, int, float]]:
-    """Wall and CPU seconds, children, and wall of the yardstick run right beside, for each command."""
-    pairs = [argv for command in commands for argv in (YARDSTICK, command)]
-    told = router.shell(["/usr/bin/python3", "-I", "-c", TIMER], stdin=json.dumps(pairs).encode(), timeout_s=600)
-    expect(told.code == 0, told.text[-500:])
-    rows = json.loads(told.text)
-    for row in rows:
-        expect(row[3] == 0, f"every command succeeds: {row[4]}")
-    return [(row[0], row[1], row[2], yard[0]) for yard, row in zip(rows[::2], rows[1::2], strict=True)]
-
-
-def figure(name: str, size: int, rows: list[tuple[float, float, int, float]]) -> dict[str, Any]:
-    """Medians."""
-    wall, cpu, children, yard = (statistics.median(column) for column in zip(*rows, strict=True))
-    return {
-        "bench": name, "size": size, "wall_s": round(wall, 4), "cpu_s": round(cpu, 4), "children": children,
-        "ratio": round(wall / yard, 1),
-    }  # fmt: skip
-
-
-def update(name: str) -> list[str]:
-    """The command of a management server."""
-    return ["/opt/cloud/bin/update_config.py", name]
 
 
 def firewall_noop(name: str, router: Router) -> Iterator[dict[str, Any]]:
