@@ -67,6 +67,11 @@ class Interface(Struct, frozen=True):
         return int(digits) if digits.isdigit() else 0
 
     @property
+    def table(self) -> int:
+        """Number of its policy table, Table_ethN: 100 + N, as management servers' own tests expect."""
+        return 100 + self.number
+
+    @property
     def networks(self) -> tuple[str, ...]:
         """The connected networks, canonical."""
         return tuple(sorted({network(address, prefix) for address, prefix in self.addresses}))

@@ -14,8 +14,6 @@ from holdfast.shared import IpAddress, Ips
 from holdfast.state import MTU, Address, File, Link, PolicyRule, Route
 
 MAIN = 254
-TABLE_BASE = 100
-"""Table_ethN is number 100 + N, as management servers' own tests expect."""
 PRIORITY_MARK, PRIORITY_SOURCE = 1000, 1100
 
 
@@ -107,13 +105,13 @@ def contribute(bag: Ips, router: Router) -> Iterator[Claim]:
     names = []
     for face in router.interfaces:
         if face.purpose == "tier":
-            names += [f"{TABLE_BASE + face.number}\tTable_{face.device}"] if face.device else []
+            names += [f"{face.table}\tTable_{face.device}"] if face.device else []
             continue
         if not face.device:
             for address, prefix in face.addresses:
                 yield Claim(_origin(bag, address), Pending(f"address {address}/{prefix}", f"nic {face.nic}"))
             continue
-        names.append(f"{TABLE_BASE + face.number}\tTable_{face.device}")
+        names.append(f"{face.table}\tTable_{face.device}")
         yield from _carried(bag, face, router)
         if face.purpose in ("public", "private"):
             yield from _policy(bag, face, router)
@@ -148,7 +146,7 @@ def _carried(bag: Ips, face: Interface, router: Router) -> Iterator[Claim]:
 
 def _policy(bag: Ips, face: Interface, router: Router) -> Iterator[Claim]:
     origin = _origin(bag, face.addresses[0][0])
-    table, mark = TABLE_BASE + face.number, router.ways[face.nic]
+    table, mark = face.table, router.ways[face.nic]
     yield Claim(origin, PolicyRule(PRIORITY_MARK + face.number, table, mark=mark, mask=WAY_MASK))
     yield Claim(origin, Element("way_in", f'"{face.device}"', nft_mark(mark)))
     for connected in face.networks:

@@ -10,8 +10,6 @@ from holdfast.shared import Data
 from holdfast.state import Route
 from holdfast.texts import canonical, is_ipv4, is_network
 
-TABLE_BASE = 100
-
 
 class RouteItem(Item, frozen=True, kw_only=True):
     """One route; `ip_address` is the private gateway's own, absent for a plain next hop (WIRE 5.17)."""
@@ -51,7 +49,8 @@ def merge(bag: Routes, command: StaticRoutes, router: Router) -> Merged[Routes]:
                 kept[target] = bag.routes[target]
         else:
             routes[target] = item.gateway
-    return Merged(Routes(routes={**kept, **routes}), tuple(refused))
+    # In the order of their networks: a message sent again must leave the same bytes, whatever it had refused.
+    return Merged(Routes(routes=dict(sorted({**kept, **routes}.items()))), tuple(refused))
 
 
 def _check(item: RouteItem, target: str, routes: Mapping[str, str], router: Router) -> None:
@@ -104,7 +103,7 @@ def contribute(bag: Routes, router: Router) -> Iterator[Claim]:
             continue
         yield Claim(origin, Route(destination, gateway=gateway, device=face.device))
         for policy in (*router.of("public"), *router.of("private")):
-            yield Claim(origin, Route(destination, TABLE_BASE + policy.number, kind="throw"))
+            yield Claim(origin, Route(destination, policy.table, kind="throw"))
 
 
 FEATURE = Feature("staticroutes", (StaticRoutes,), Routes, merge, contribute, units="routes")
