@@ -131,7 +131,8 @@ def acl_other_tier(name: str, vpc: Vpc) -> Iterator[dict[str, Any]]:
 
 
 def addresses_noop(name: str, vpc: Vpc) -> Iterator[dict[str, Any]]:
-    """The same public addresses again."""
+    """The same public addresses again, beside a small ACL."""
+    vpc.tell("network_acl", acl(10))
     for size in ADDRESSES:
         held = [address(50, source_nat=True), *(address(60 + n) for n in range(size - 1))]
         message = {"type": "ips", "ip_address": held}
