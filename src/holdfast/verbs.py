@@ -76,6 +76,9 @@ def _answered(options: argparse.Namespace, title: str, given: agent.Answer) -> i
 
 
 def _events(options: argparse.Namespace) -> list[Event]:
+    missing = [str(path) for path in options.files if not path.is_file()]
+    if missing:
+        raise Rejected(f"no such file: {', '.join(missing)}")
     return [Event(path.name, path.read_bytes()) for path in options.files]
 
 
@@ -153,7 +156,14 @@ def _local(seconds: float) -> Any:
     return time.localtime(seconds)
 
 
+def _known(session: Session, number: int) -> int:
+    if number not in {meta.number for meta in session.store.history()}:
+        raise Rejected(f"there is no generation {number}: `holdfast history` lists them")
+    return number
+
+
 def _documents(session: Session, number: int) -> dict[str, Any]:
+    _known(session, number)
     documents = session.store.read(number).documents
     return {name: report.masked(msgspec.json.decode(text)) for name, text in sorted(documents.items())}
 
@@ -187,7 +197,9 @@ def diff(options: argparse.Namespace) -> int:
 
 def rollback(options: argparse.Namespace) -> int:
     """Make an older generation the configuration again."""
-    return _answered(options, f"rollback {options.number}", _session(options).rollback(options.number))
+    session = _session(options)
+    number = _known(session, options.number)
+    return _answered(options, f"rollback {number}", session.rollback(number))
 
 
 def boot_up(options: argparse.Namespace) -> int:

@@ -99,3 +99,11 @@ def test_a_directory_alone_is_refused(tmp_path: Path) -> None:
     assert "--root needs --netns" in holdfast("plan", "--root", str(tmp_path), code=2)
 
     assert machine() == before
+
+
+def test_what_is_not_there_is_refused_by_name(tmp_path: Path, namespace: str) -> None:
+    where = ["--root", str(tmp_path / "r"), "--netns", namespace]
+
+    assert "no such file: nowhere.json" in holdfast("apply", *where, "nowhere.json", code=2)
+    for verb in ("show", "rollback"):
+        assert "there is no generation 7" in holdfast(verb, *where, "7", code=2)
