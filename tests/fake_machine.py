@@ -53,13 +53,18 @@ class FakeDriver:
                 yield held
 
     def check(self, changes: Sequence[Change]) -> Iterator[Failure]:
-        return (Failure(c.key, self.machine.refuses[c.key]) for c in changes if c.key in self.machine.refuses)
+        for change in changes:
+            if change.key in self.machine.refuses:
+                yield Failure(change.key, self.machine.refuses[change.key])
+            if change.after and any(word in str(change.after) for word in self.machine.wrong):
+                yield Failure(change.key, "line 1: wrong", content=True)
 
     def apply(self, changes: Sequence[Change]) -> Iterable[Failure]:
         self.machine.applied += changes
         failures = [Failure(c.key, why) for c in changes if (why := self.machine.objection(c))]
         if failures and len(self.kinds) > 1:
-            return [Failure(c.key, dict(failures).get(c.key, failures[0].reason)) for c in changes]
+            said = {f.key: f.reason for f in failures}
+            return [Failure(c.key, said.get(c.key, failures[0].reason)) for c in changes]
         failed = {failure.key for failure in failures}
         for change in changes:
             if change.key not in failed and change.key not in self.machine.ignores:
@@ -68,22 +73,27 @@ class FakeDriver:
 
 
 class FakeMachine:
-    """A Host.  `fails` and `refuses` give reasons by key (at apply, at check); what `ignores` names does not stick."""
+    """A Host.  `fails` and `refuses` give reasons by key (at apply, at check); what `ignores` names does not stick.
+
+    A thing that holds one of the words in `wrong` is wrong in itself.
+    """
 
     def __init__(self, nics: Iterable[Nic], role: Role = Role.ALONE, *, runs_services: bool = True) -> None:
         self.nics = tuple(nics)
         self.role = role
         self.runs_services = runs_services
+        self.acknowledged: dict[str, int] = {}
         self.held: dict[Key, Resource] = {}
         self.fails: dict[Key, str] = {}
         self.refuses: dict[Key, str] = {}
         self.ignores: set[Key] = set()
+        self.wrong: set[str] = set()
         self.applied: list[Change] = []
         self.marks = Marks(Path("/nonexistent"))  # a Session that borrows this machine brings its own
         self.drivers: Sequence[Driver] = [FakeDriver(self, kinds) for kinds in GROUPS]
 
     def facts(self) -> Facts:
-        return Facts(self.nics, self.role)
+        return Facts(self.nics, self.role, self.acknowledged)
 
     def plug(self, mac: str, name: str) -> None:
         self.nics = (*self.nics, Nic(mac, name))

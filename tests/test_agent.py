@@ -87,8 +87,12 @@ def static_nat(last: int, vm: str) -> dict[str, Any]:
     return {"type": "staticnatrules", "rules": [{**item, "destination_ip_address": vm}]}
 
 
-def vm(last: int) -> dict[str, Any]:
-    nic = {"host_name": f"vm{last}", "mac_address": f"02:00:1f:00:01:{last:02x}", "ipv4_address": f"10.31.0.{last}"}
+def vm(last: int, name: str = "") -> dict[str, Any]:
+    nic = {
+        "host_name": name or f"vm{last}",
+        "mac_address": f"02:00:1f:00:01:{last:02x}",
+        "ipv4_address": f"10.31.0.{last}",
+    }
     return {"type": "dhcpentry", "default_entry": True, **nic}
 
 
@@ -145,6 +149,42 @@ def test_3_one_transaction_takes_all_of_the_firewall_or_nothing(bench: Bench) ->
     assert answer.code == 3
     assert bench.entries(PUBLIC_ADDRESS) == {"198.51.100.20"}
     assert NEW_ADDRESS not in bench.machine.held
+
+
+def test_2_what_its_own_program_calls_wrong_touches_nothing(bench: Bench) -> None:
+    bench.machine.wrong = {"wrong-name"}
+    before, number = dict(bench.machine.held), bench.number()
+    bench.machine.applied.clear()
+
+    for _ in range(2):
+        answer = bench.send(vm(11, name="wrong-name"))
+        assert (answer.code, answer.generation) == (2, number)
+        assert all("line 1: wrong  [dhcpentry" in text for text in answer.fresh)
+        assert answer.fresh
+    assert (bench.machine.held, bench.machine.applied, bench.number()) == (before, [], number)
+
+    assert bench.send(rules(rule(1, 22))).code == 0
+    assert bench.send(vm(11)).code == 0
+
+
+def test_5_what_is_wrong_in_itself_does_not_block_what_comes_with_it(bench: Bench) -> None:
+    bench.machine.wrong = {"wrong-name"}
+
+    answer = bench.send(rules(rule(1, 22)), vm(11, name="wrong-name"))
+
+    assert answer.code == 5
+    assert any("line 1: wrong  [dhcpentry" in text for text in answer.fresh)
+    assert "198.51.100.20 . tcp . 0.0.0.0/0 . 22" in bench.entries(INGRESS)
+    assert agent.current(bench.store)[0]["dhcpentry"].hosts == {}
+
+
+def test_0_a_start_is_not_stopped_by_what_is_wrong_in_itself(bench: Bench) -> None:
+    bench.machine.wrong = {"wrong-name"}
+
+    answer = bench.send(vm(11, name="wrong-name"), starting=True)
+
+    assert answer.code == 0
+    assert any("line 1: wrong  [dhcpentry" in text for text in answer.refused)
 
 
 def test_4_the_way_back_failed_too(bench: Bench) -> None:

@@ -1,5 +1,6 @@
 """Files are written whole, owned by manifest, and judged before they replace anything."""
 
+import grp
 import json
 import os
 import stat
@@ -72,6 +73,19 @@ def test_a_converged_file_is_left_alone_whatever_hangs_on_it(disk: Disk) -> None
     disk.converge(replace(file, check=()))
 
     assert disk.plan(file)[1] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_group_may_read_it_and_where_there_is_none_it_stays_roots(disk: Disk) -> None:
+    shared, lonely = File("/x", TEXT, 0o640, group="daemon"), File("/y", TEXT, 0o640, group="no-such-group")
+
+    assert disk.converge(shared, lonely) == []
+    assert disk.plan(shared, lonely)[1] == []
+    assert (disk.root / "x").stat().st_gid == grp.getgrnam("daemon").gr_gid
+    assert (disk.root / "y").stat().st_gid == 0
+    os.chown(disk.root / "x", 0, 0)
+    assert disk.converge(shared, lonely) == []
+    assert (disk.root / "x").stat().st_gid == grp.getgrnam("daemon").gr_gid
 
 
 @pytest.mark.parametrize(("text", "mode"), [("other\n", 0o644), (TEXT, 0o600)], ids=["another text", "another mode"])
@@ -224,6 +238,36 @@ def test_a_new_text_is_judged_beside_the_old_one(disk: Disk) -> None:
     assert judge.heard == [["daemon", "-t", "bad"], ["daemon", "-t", "good"]]
     assert disk.everything() == []
     assert not disk.manifest.exists()
+
+
+def test_what_its_program_calls_wrong_is_wrong_in_itself(disk: Disk) -> None:
+    files, changes = disk.plan(File("/x", TEXT, check=("false",)))
+
+    assert [failure.content for failure in files.check(changes)] == [True]
+
+
+def test_a_text_is_judged_with_the_files_that_change_with_it(disk: Disk) -> None:
+    disk.converge(File("/etc/ssl/gone.pem", "gone"), File("/etc/ssl/stays.pem", "stays"))
+    text = "crt /etc/ssl/new.pem\ncrt /etc/ssl/gone.pem\ncrt /etc/ssl/stays.pem\n"
+    wanted = [
+        File("/etc/ssl/new.pem", "new"),
+        File("/etc/ssl/stays.pem", "stays"),
+        File("/etc/daemon", text, check=("daemon",)),
+    ]
+    seen = []
+
+    def judge(argv: Sequence[str]) -> str:
+        for line in Path(argv[-1]).read_text().splitlines():
+            path = Path(line.removeprefix("crt "))
+            seen.append(path.read_text() if path.exists() else "not there")
+        return ""
+
+    files = Files(disk.manifest, disk.root, run=judge)
+    changes = diff(state(*files.observe(state(*wanted))), state(*wanted))
+
+    assert list(files.check(changes)) == []
+    assert seen == ["new", "not there", "not there"]  # the third is named by its path on a whole machine
+    assert disk.everything() == ["etc/ssl/gone.pem", "etc/ssl/stays.pem"]
 
 
 def test_an_unchanged_text_is_not_judged(disk: Disk) -> None:

@@ -137,12 +137,16 @@ def handle(  # noqa: PLR0913 what comes in, where it goes, and the occasion
             code=Rejected.exit_code, reason="refused", refused=taken.refused, fresh=taken.fresh, generation=at.number
         )
     answer = _carry_out(at, taken, events, cause, lasting=booting)
-    if answer.code == 0 and taken.fresh and not starting:
+    if starting and answer.code == Rejected.exit_code and answer.fresh:
+        verified = _carry_out(at, Taken(at.config), [], cause, lasting=False)
+        answer = replace(verified, refused=answer.refused, fresh=answer.fresh)
+    fresh = (*taken.fresh, *answer.fresh)
+    if answer.code == 0 and fresh and not starting:
         answer = replace(answer, code=Partial.exit_code, reason="applied, but for what was refused")
     return replace(
         answer,
         refused=(*taken.refused, *answer.refused),
-        fresh=taken.fresh,
+        fresh=fresh,
         unknown=taken.unknown,
         warnings=taken.warnings,
         damage=tuple(store.damage),
@@ -166,7 +170,19 @@ def _carry_out(at: Start, taken: Taken, events: Sequence[Event], cause: str, *, 
         return Answer(code=Rejected.exit_code, reason=reason, refused=conflicts, generation=at.number)
     messages = [(event.name, event.document) for event in events]
     proposed = at.store.propose(bags.dump(taken.config), events=messages, cause=cause, refused=taken.refused)
-    run = converge(at.host.drivers, wanted.state)
+    run = converge(
+        at.host.drivers,
+        wanted.state,
+        stops=lambda key: not lasting and was.state.get(key) != wanted.state.get(key),
+    )
+    if run.wrong:
+        at.store.discard(proposed)
+        rest = _spared(at, taken, run.wrong, wanted)
+        said = rest.refused[len(taken.refused) :]
+        answer = Answer(code=Rejected.exit_code, reason="refused", generation=at.number)
+        if rest.config != at.config:
+            answer = _carry_out(at, rest, events, cause, lasting=False)
+        return replace(answer, refused=(*said, *answer.refused), fresh=(*said, *answer.fresh))
     own = own_trouble(run, was, wanted)
     if own and not lasting:
         return _back(at, own, run, Pair(was, wanted), proposed)
@@ -175,6 +191,15 @@ def _carry_out(at: Start, taken: Taken, events: Sequence[Event], cause: str, *, 
     known = {claim.part for claim in was.pending}
     awaits = {claim.part.waits_for for claim in wanted.pending if claim.part not in known}  # type: ignore[union-attr]
     return replace(answer, awaits=tuple(sorted(w.removeprefix("nic ") for w in awaits if w.startswith("nic "))))
+
+
+def _spared(at: Start, taken: Taken, wrong: Mapping[Key, str], wanted: Desired) -> Taken:
+    """What is left without what brought a thing that its own program calls wrong: those features keep their bags."""
+    said = tuple(report.trouble_lines(wrong, wanted))
+    guilty = {wanted.origins[key].partition("/")[0] for key in wrong} & at.config.keys()
+    config: Config = {**taken.config, **{name: at.config[name] for name in guilty}}
+    config = at.config if config == taken.config else config  # nobody told apart: the command as a whole
+    return taken._replace(config=config, refused=(*taken.refused, *said), fresh=(*taken.fresh, *said))
 
 
 def own_trouble(run: Run, was: Desired, wanted: Desired) -> dict[Key, str]:

@@ -1,16 +1,20 @@
 """The spine: observe, compare, check, apply, verify.  Knows no feature and no daemon."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from holdfast.state import Change, Key, Resource, State, diff, order
 
 
 class Failure(NamedTuple):
-    """A change that the machine would not take, and what it said."""
+    """A change that the machine would not take, and what it said.
+
+    `content`: what is wanted is wrong in itself, as its own program says; no machine would take it.
+    """
 
     key: Key
     reason: str
+    content: bool = False
 
 
 class Driver(Protocol):
@@ -34,11 +38,15 @@ class Driver(Protocol):
 
 
 class Run(NamedTuple):
-    """What one convergence did: changes carried out, changes refused with the reason, changes left over at the end."""
+    """What one convergence did: changes carried out, changes refused with the reason, changes left over at the end.
+
+    `wrong`: wanted things that are wrong in themselves; because of them nothing was touched.
+    """
 
     done: list[Change]
     failed: dict[Key, str]
     left: list[Change]
+    wrong: dict[Key, str] = {}
 
     @property
     def trouble(self) -> dict[Key, str]:
@@ -60,15 +68,32 @@ def plan(drivers: Sequence[Driver], desired: State) -> list[Change]:
     return diff(observe(drivers, desired), desired)
 
 
-def converge(drivers: Sequence[Driver], desired: State, passes: int = PASSES) -> Run:
-    """Plan and apply until nothing is left, or until nothing moves any more.  The last look is the verification."""
+def _nothing(_key: Key) -> bool:
+    return False
+
+
+def converge(
+    drivers: Sequence[Driver],
+    desired: State,
+    passes: int = PASSES,
+    *,
+    stops: Callable[[Key], bool] = _nothing,
+) -> Run:
+    """Plan and apply until nothing is left, or until nothing moves any more.  The last look is the verification.
+
+    `stops` names the things for which nothing at all is touched if they are wrong in themselves.
+    """
     done: list[Change] = []
     failed: dict[Key, str] = {}
     changes = plan(drivers, desired)
     for _ in range(passes):
         if not changes:
             break
-        before, failed = changes, _apply(drivers, changes)
+        objections = [*_check(drivers, changes)]
+        wrong = {f.key: f.reason for f in objections if f.content and not done and stops(f.key)}
+        if wrong:
+            return Run([], {}, changes, wrong)
+        before, failed = changes, _apply(drivers, changes, {f.key: f.reason for f in objections})
         done += [change for change in changes if change.key not in failed]
         changes = plan(drivers, desired)
         if changes == before:
@@ -76,13 +101,15 @@ def converge(drivers: Sequence[Driver], desired: State, passes: int = PASSES) ->
     return Run(done, failed, changes)
 
 
-def _apply(drivers: Sequence[Driver], changes: Sequence[Change]) -> dict[Key, str]:
-    """Carry out all phases.  What fails blocks only what needs it."""
-    by_kind = {kind: driver for driver in drivers for kind in driver.kinds}
-    failed: dict[Key, str] = {}
+def _check(drivers: Sequence[Driver], changes: Sequence[Change]) -> Iterator[Failure]:
     for driver in drivers:
         mine = [change for change in changes if type(change.resource) in driver.kinds]
-        failed.update(driver.check(mine) if mine else ())
+        yield from driver.check(mine) if mine else ()
+
+
+def _apply(drivers: Sequence[Driver], changes: Sequence[Change], failed: dict[Key, str]) -> dict[Key, str]:
+    """Carry out all phases but for what has `failed` already.  What fails blocks only what needs it."""
+    by_kind = {kind: driver for driver in drivers for kind in driver.kinds}
     for phase in order(changes, [driver.kinds for driver in drivers]):
         possible = []
         for change in phase:
@@ -92,5 +119,5 @@ def _apply(drivers: Sequence[Driver], changes: Sequence[Change]) -> dict[Key, st
             elif change.key not in failed:
                 possible.append(change)
         if possible:
-            failed.update(by_kind[type(possible[0].resource)].apply(possible))
+            failed.update((f.key, f.reason) for f in by_kind[type(possible[0].resource)].apply(possible))
     return failed

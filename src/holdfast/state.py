@@ -135,7 +135,8 @@ class File(Resource, frozen=True):
     """A file, whole.  `restart` or `reload` names the service that must hear of a change.
 
     `check` is a command that is run with the path of the new text appended, before it may replace the old.
-    `secret` keeps the text out of every output.
+    `secret` keeps the text out of every output.  `group` may read it as `mode` says; where the machine has no such
+    group it stays root's.
     """
 
     identity = ("path",)
@@ -146,6 +147,7 @@ class File(Resource, frozen=True):
     restart: str = ""
     reload: str = ""
     secret: bool = False
+    group: str = ""
 
 
 class Unit(Resource, frozen=True):

@@ -484,9 +484,8 @@ def test_a_lost_note_is_read_back(network: Lab, router: Router) -> None:
 
 def test_a_bad_element_is_named_and_nothing_changes(network: Lab, router: Router) -> None:
     bad = f"{WEB} . tcp . 10.0.0.0/8 . 80-85"  # partly overlaps 0.0.0.0/0 . 80
-    failures = dict(
-        router.apply(wanted(ingress_port={**BASE["ingress_port"], bad: ""}, public_service=members(f"{WEB} . tcp . 1")))
-    )
+    wrong = wanted(ingress_port={**BASE["ingress_port"], bad: ""}, public_service=members(f"{WEB} . tcp . 1"))
+    failures = {failure.key: failure.reason for failure in router.apply(wrong)}
     assert failures["Elements", "ingress_port"] == f"{bad}: Could not process rule: File exists"
     assert "same transaction" in failures["Elements", "public_service"]
     assert router.plan(BASE) == []

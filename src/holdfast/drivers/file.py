@@ -1,6 +1,7 @@
 """Files, whole: written beside, synced and renamed; a manifest tells which ones are ours."""
 
 import errno
+import grp
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -11,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from holdfast.converge import Failure
+from holdfast.run import CommandFailed
 from holdfast.run import run as run_program
 from holdfast.state import Change, File, Key, Resource, State
 
@@ -84,7 +86,9 @@ class Files:
                 if target.is_dir() and not target.is_symlink():
                     yield Failure(change.key, "a directory is in the way")
                 elif file.check and not (isinstance(before, File) and before.text == file.text):
-                    self._try(file, target)
+                    self._try(file, target, [other for other in changes if other is not change])
+            except CommandFailed as error:
+                yield Failure(change.key, str(error), content=True)
             except OSError as error:
                 yield Failure(change.key, str(error))
 
@@ -125,7 +129,7 @@ class Files:
         target = self._target(file.path)
         if change.after:
             make_directories(target.parent)
-            write_beside(target, file.text.encode(), file.mode)
+            write_beside(target, file.text.encode(), file.mode, _group(file.group))
         else:
             target.unlink(missing_ok=True)
         return target.parent
@@ -146,6 +150,8 @@ class Files:
         if not stat.S_ISREG(status.st_mode):
             return replace(wanted, text="", mode=status.st_mode)  # with the bits of its type it equals no wanted mode
         mode = stat.S_IMODE(status.st_mode)
+        if wanted.group and status.st_gid != _group(wanted.group):
+            wanted = replace(wanted, group=f"{status.st_gid}")
         try:
             raw = path.read_bytes()
         except OSError:
@@ -155,15 +161,38 @@ class Files:
         text = raw.decode(errors="replace")
         return replace(wanted, text=text, mode=status.st_mode if text == wanted.text else mode)
 
-    def _try(self, file: File, target: Path) -> None:
-        # The nearest directory there is: a check makes none, since it may be all that ever happens.
-        directory = next(parent for parent in target.parents if parent.is_dir())
-        trial = directory / f"{_TRIAL}{target.name}"
+    def _try(self, file: File, target: Path, others: Sequence[Change]) -> None:
+        """Run the check on a trial copy, which names trial copies of the other files that change with it."""
+        trial, text = _trial(target), file.text
+        made = [trial]
         try:
-            create(trial, file.text.encode(), file.mode)
+            for change in others:
+                path = change.key[1]
+                if path not in text:
+                    continue
+                made.append(_trial(self._target(path)))
+                text = text.replace(path, str(made[-1]))  # one that goes is not there to be found
+                if isinstance(change.after, File):
+                    create(made[-1], change.after.text.encode(), 0o600)
+            create(trial, text.encode(), file.mode)
             self.run([*file.check, str(trial)])
         finally:
-            trial.unlink(missing_ok=True)
+            for path_made in made:
+                path_made.unlink(missing_ok=True)
+
+
+def _trial(target: Path) -> Path:
+    # In the nearest directory there is: a check makes none, since it may be all that ever happens.
+    directory = next(parent for parent in target.parents if parent.is_dir())
+    return directory / f"{_TRIAL}{target.name}"
+
+
+def _group(name: str) -> int:
+    """Number of a group; root's where the machine does not know it."""
+    try:
+        return grp.getgrnam(name).gr_gid if name else 0
+    except KeyError:
+        return 0
 
 
 def make_directories(path: Path) -> None:
@@ -177,22 +206,24 @@ def make_directories(path: Path) -> None:
         sync_directory(path.parent)
 
 
-def create(path: Path, content: bytes, mode: int) -> None:
-    """Make a new file of exactly this mode, its content on the disk; what was left under that name goes."""
+def create(path: Path, content: bytes, mode: int, group: int = 0) -> None:
+    """Make a new file of exactly this mode and group, its content on the disk; what was left under that name goes."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as file:  # noqa: PTH123 a path cannot be opened by descriptor
         file.write(content)
         file.flush()
+        if group:
+            os.fchown(descriptor, -1, group)
         os.fchmod(descriptor, mode)
         os.fsync(descriptor)
 
 
-def write_beside(path: Path, content: bytes, mode: int) -> None:
+def write_beside(path: Path, content: bytes, mode: int, group: int = 0) -> None:
     """Replace a file whole; a symbolic link is replaced, not followed.  The directory is not synced yet."""
     fresh = path.with_name(f"{_FRESH}{path.name}")
     try:
-        create(fresh, content, mode)
+        create(fresh, content, mode, group)
         fresh.replace(path)
     except OSError:
         fresh.unlink(missing_ok=True)
