@@ -12,7 +12,7 @@ from holdfast.errors import Degraded, Rejected
 from holdfast.feature import WORDS_FOR_PATTERNS, Command, Feature, Gone, Item, Refusal
 from holdfast.features import FEATURES
 from holdfast.router import Facts, Router
-from holdfast.shared import Data
+from holdfast.shared import Data, Host
 
 Config: TypeAlias = Mapping[str, Any]
 """Every feature's bag by the feature's name."""
@@ -176,12 +176,24 @@ def _forgetting(config: Config, before: Router) -> dict[str, Any]:
     # A tier on another network than the nic had before is as new as one on another nic.
     taken = {nic for nic, face in now.items() if face.purpose == "tier" and not {*face.networks} & {*held.get(nic, ())}}
     gone = (held.keys() - now.keys()) | (taken & held.keys())
+    left_vms = _left(before.config["dhcpentry"].hosts, config["dhcpentry"].hosts)
+    subnets = {alias.network for alias in before.aliases.values()}
+    subnets -= {alias.network for alias in Router(config, before.facts).aliases.values()}
     after = dict(config)
-    if gone:
+    if gone or left_vms or subnets:
         left = {net for face in now.values() for net in face.networks}
-        what = Gone(frozenset(gone), tuple(sorted({net for nets in held.values() for net in nets} - left)))
+        networks = tuple(sorted((subnets | {net for nic in gone for net in held[nic]}) - left))
+        what = Gone(frozenset(gone), networks, left_vms)
         after.update({f.name: f.forget(config[f.name], what) for f in FEATURES if f.forget})
     return after
+
+
+def _left(before: Mapping[str, Host], after: Mapping[str, Host]) -> frozenset[str]:
+    """Addresses that a VM's nic had and has no more."""
+    if before is after:
+        return frozenset()
+    changed = [(mac, host) for mac, host in before.items() if after.get(mac) is not host]
+    return frozenset(host.address for mac, host in changed if mac not in after or after[mac].address != host.address)
 
 
 def undo(before: Config, after: Config, now: Config) -> Config:

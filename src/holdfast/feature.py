@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeAlias, Typ
 import msgspec
 from msgspec import Struct
 
+from holdfast.addresses import inside
 from holdfast.nft import Element, Rule
 from holdfast.router import Router
 from holdfast.state import Resource
@@ -100,17 +101,23 @@ class Merged(NamedTuple, Generic[Bag]):
 
 
 class Gone(NamedTuple):
-    """Nics that a command took everything from, and the networks that were on them."""
+    """Nics that a command took everything from, the networks that were on them, and addresses that VMs gave up."""
 
     nics: frozenset[str]
     networks: tuple[str, ...]
+    vms: frozenset[str] = frozenset()
+
+    def keeps(self, vm: str) -> bool:
+        """Whether what is known of the VM at this address still holds."""
+        return vm not in self.vms and not inside(vm, self.networks)
 
 
 class Feature(NamedTuple, Generic[Bag]):
     """A thing that a router does.
 
     `bag` and `merge` are None where nothing is told to it: it follows from what others were told.
-    `forget` drops what was about a nic that is no longer configured: what comes there next inherits nothing.
+    `forget` drops what was about a nic that is no longer configured, or about a VM that is gone: what comes there
+    next inherits nothing.
     `units` names the field of a command whose items are refused one by one.
     """
 

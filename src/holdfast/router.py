@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from holdfast.addresses import network, number, overlap
-from holdfast.shared import BootLine, Ips, Tier, Tiers
+from holdfast.shared import Alias, Aliases, BootLine, Host, Ips, Password, Tier, Tiers, VmMetadata
 
 WAY_MASK = 0xFFF
 """The bits of a connection's mark that name the public network it came in by."""
@@ -32,10 +32,11 @@ class Nic(NamedTuple):
 
 
 class Facts(Struct, frozen=True):
-    """What only this machine can tell: its nics and its role."""
+    """What only this machine can tell: its nics, its role, and which passwords (by serial) guests have acknowledged."""
 
     nics: tuple[Nic, ...] = ()
     role: Role = Role.ALONE
+    acknowledged: dict[str, int] = {}
 
     def device(self, nic: str) -> str:
         """Name of the nic with this MAC (or of this very name, where no MAC was known); empty if it is absent."""
@@ -140,13 +141,20 @@ class Router(Struct, frozen=True, dict=True):
 
     def _booted(self) -> Iterator[Interface]:
         purposes = PURPOSES.get(self.boot.type, ())
+        aliases = sorted((alias.address, alias.prefix) for alias in self.aliases.values())
         for nic in self.boot.nics:
             purpose = purposes[nic.number] if nic.number < len(purposes) else "other"
             key = nic.mac or self.facts.mac(f"eth{nic.number}") or f"eth{nic.number}"
             mtu = {"guest": self.boot.private_mtu, "public": self.boot.public_mtu}.get(purpose, 0)
             gateway = self.boot.gateway if purpose == "public" else ""
-            addresses = ((nic.address, nic.prefix),)
+            addresses = ((nic.address, nic.prefix), *(aliases if purpose == "guest" else ()))
             yield Interface(key, self.facts.device(key), purpose, addresses, gateway=gateway, mtu=mtu)
+
+    @property
+    def aliases(self) -> Mapping[str, Alias]:
+        """The router's addresses in further subnets of a shared network, by number."""
+        bag: Aliases = self.config["ipaliases"]
+        return bag.aliases
 
     @cached_property
     def tiers(self) -> dict[str, Tier]:
@@ -177,6 +185,24 @@ class Router(Struct, frozen=True, dict=True):
     def served(self) -> tuple[Interface, ...]:
         """The present interfaces that guests are on."""
         return (*self.of("guest"), *self.of("tier"))
+
+    @property
+    def vms(self) -> Mapping[str, Host]:
+        """The nics of VMs, by MAC."""
+        vms: Mapping[str, Host] = self.config["dhcpentry"].hosts
+        return vms
+
+    @property
+    def metadata(self) -> Mapping[str, VmMetadata]:
+        """What VMs may ask about themselves, by address."""
+        metadata: Mapping[str, VmMetadata] = self.config["vmdata"].vms
+        return metadata
+
+    @property
+    def passwords(self) -> Mapping[str, Password]:
+        """VMs' newest passwords, by address."""
+        passwords: Mapping[str, Password] = self.config["vmpassword"].passwords
+        return passwords
 
     @property
     def static_nat(self) -> Mapping[str, str]:

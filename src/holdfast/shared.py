@@ -1,4 +1,4 @@
-"""The bags that two or more features ask about: boot line, addresses, tiers.  Pure."""
+"""The bags that two or more features ask about: boot line, addresses, tiers, guests.  Pure."""
 
 from msgspec import Struct
 
@@ -88,3 +88,79 @@ class Tiers(Data, frozen=True, kw_only=True):
     """Tiers by nic (its MAC, or ethN where no MAC was known), oldest first."""
 
     tiers: dict[str, Tier] = {}
+
+
+class Alias(Data, frozen=True, kw_only=True):
+    """An address of the router in a further subnet of a shared network."""
+
+    address: str
+    prefix: int
+
+    @property
+    def network(self) -> str:
+        """Its subnet, canonical."""
+        return network(self.address, self.prefix)
+
+
+class Aliases(Data, frozen=True, kw_only=True):
+    """Aliases by the number that the management server gives them."""
+
+    aliases: dict[str, Alias] = {}
+
+
+class Subnet(Data, frozen=True, kw_only=True):
+    """A subnet of a shared network and the gateway that its guests use."""
+
+    prefix: int
+    gateway: str
+
+
+class Subnets(Data, frozen=True, kw_only=True):
+    """Subnets by the router's address there."""
+
+    subnets: dict[str, Subnet] = {}
+
+
+class Host(Data, frozen=True, kw_only=True):
+    """A VM's nic.  `default`: it is the VM's default nic, so it is given a router, DNS and a domain.
+
+    `ipv6` keeps what a release that serves IPv6 will ask for.
+    """
+
+    address: str
+    name: str = ""
+    gateway: str = ""
+    default: bool = True
+    ipv6: dict[str, str] = {}
+
+
+class Hosts(Data, frozen=True, kw_only=True):
+    """Known nics by MAC in lower case, oldest first."""
+
+    hosts: dict[str, Host] = {}
+
+
+class VmMetadata(Data, frozen=True, kw_only=True):
+    """What one VM may ask about itself: values by name, and its user data in base64 (None: it has none)."""
+
+    metadata: dict[str, str] = {}
+    userdata: str | None = None
+
+
+class Metadata(Data, frozen=True, kw_only=True):
+    """Metadata by the VM's address."""
+
+    vms: dict[str, VmMetadata] = {}
+
+
+class Password(Data, frozen=True, kw_only=True):
+    """The newest password of a VM, empty if none waits for it.  `serial` numbers the passwords of its address."""
+
+    serial: int
+    password: str = ""
+
+
+class Passwords(Data, frozen=True, kw_only=True):
+    """Passwords by the VM's address."""
+
+    passwords: dict[str, Password] = {}

@@ -39,6 +39,7 @@ def is_mac(text: str) -> bool:
     return _MAC.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=65536)
 def is_host_name(text: str) -> bool:
     """A host name or domain of letters, digits and hyphens (RFC 1123)."""
     return len(text) <= 253 and all(_LABEL.fullmatch(label) for label in text.split("."))  # noqa: PLR2004 RFC 1035's limit

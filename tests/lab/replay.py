@@ -20,7 +20,7 @@ from holdfast.lab.router import Router
 from holdfast.machine import enter_network
 
 HOLDFAST = "/usr/local/bin/holdfast"
-SERVICES = ("dnsmasq.service", "ssh.service", "haproxy.service")
+SERVICES = ("dnsmasq.service", "ssh.service", "haproxy.service", "holdfast-guest.service")
 Nics = Sequence[tuple[str, str]]
 NICS: Nics = (("guest", "02:00:4c:5e:00:aa"), ("control", "0e:00:a9:fe:00:49"), ("public", "1e:00:d1:00:00:0a"))
 SECOND_PUBLIC = "06:00:d3:00:00:0a"
@@ -84,7 +84,10 @@ class Site:
         return planned
 
     def path(self, path: str) -> Path:
-        """A file of its disk as this process sees it."""
+        """A file as this process sees it: of its disk, or while it runs, of its memory in /run."""
+        leader = self.router.container.leader
+        if path.startswith("/run/") and leader is not None:
+            return Path(f"/proc/{leader.pid}/root{path}")
         return self.router.container.root / path.lstrip("/")
 
     def manifest(self) -> list[str]:

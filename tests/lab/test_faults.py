@@ -25,6 +25,7 @@ from replay import (
 
 pytestmark = pytest.mark.lab
 
+PID_FILE = "/run/dnsmasq/dnsmasq.pid"
 UNIT = "/etc/systemd/system/dnsmasq.service"
 TRACE = "/tmp/touched"  # noqa: S108 a file inside the router
 COMMANDS = 20
@@ -77,7 +78,9 @@ def test_a_masked_service_that_nothing_needs_is_no_fault(made: Site) -> None:
 def test_with_dnsmasq_masked_the_firewall_goes_on(made: Site) -> None:
     before = made.state()
     # Masked as an operator of the image would: its own file gives way to the mask.
-    breaks = f"mv {UNIT} /root/; ln -s /dev/null {UNIT}; systemctl daemon-reload; kill -9 $(cat /run/dnsmasq.pid)"
+    breaks = (
+        f"mv {UNIT} /root/; ln -s /dev/null {UNIT}; systemctl daemon-reload; kill -9 $(cat /run/dnsmasq/dnsmasq.pid)"
+    )
     with broken(made, breaks, f"mv /root/dnsmasq.service {UNIT}; systemctl daemon-reload"):
         all_are_applied(made, "not as wanted: Unit dnsmasq.service: dnsmasq.service is masked")
         assert "dnsmasq.service is masked" in made.alerts()
@@ -226,6 +229,8 @@ def test_hostile_text_stays_text(made: Site, payload: dict[str, Any]) -> None:
     assert "touch" not in "".join(made.path(path).read_text() for path in made.manifest())
     assert made.plan()["changes"] == []
     made.told(vm(8, remove=True))
+    made.told(vm(1, remove=True))  # with its nic goes what is known of a VM, if anything was taken in
+    made.told(vm(1))
     assert made.state() == before
 
 

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from by_mac import by_mac, difference
@@ -12,6 +13,7 @@ from replay import HOLDFAST, Site, said, site
 pytestmark = pytest.mark.lab
 
 CONTROL = (("control", "0e:00:a9:fe:58:14"),)
+VIEW = "/run/holdfast/guest/view.json"
 PUBLIC, GATEWAY, WEB, APP = "1e:00:8f:00:05:11", "1e:01:06:45:00:01", "02:00:6e:01:00:14", "02:00:6e:02:00:14"
 
 
@@ -56,6 +58,14 @@ def private_gateway(made: Site) -> None:
     assert "172.16.0.0/12" in made.holds(f"acl_in_{nic}_0_allow_proto")
 
 
+def without_keys(state: dict[str, Any]) -> dict[str, Any]:
+    """Without VMs' public keys: at the restart the recorded server sends one that it had sent before as null."""
+    mode, lines = state["files"][VIEW]
+    view = json.loads("".join(lines))
+    assert [guest["metadata"].pop("public-keys") for guest in view["guests"].values()]
+    return state | {"files": state["files"] | {VIEW: (mode, json.dumps(view))}}
+
+
 @pytest.mark.parametrize("version", ["4.22", "4.6.1"])
 def test_every_step_of_a_vpc_leaves_nothing_to_do_and_a_restart_with_other_numbers_changes_nothing(
     made: Site, version: str
@@ -85,13 +95,13 @@ def test_every_step_of_a_vpc_leaves_nothing_to_do_and_a_restart_with_other_numbe
     for step in farewell(steps):
         player.play(step)
     again = by_mac(made.state(), macs(made))
-    assert difference(lived, again) == {}
-    assert again == lived
+    assert difference(without_keys(lived), without_keys(again)) == {}
+    assert without_keys(again) == without_keys(lived)
 
     made.router.power_cut()
     made.router.boot()
     assert made.plan()["changes"] == [], made.router.journal(60)
-    assert by_mac(made.state(), macs(made)) == lived
+    assert by_mac(made.state(), macs(made)) == again
     print(  # noqa: T201 what was not replayed
         f"{version}: {player.commands} commands in {time.monotonic() - began:.0f} s; pending at the end:",
         *made.plan()["pending"],

@@ -206,7 +206,7 @@ def test_what_comes_on_a_used_nic_inherits_nothing(made: Site, happens: Callable
     assert acl_sets(made, name) == []
     assert f'"{name}"' in made.holds("acl_open")
     assert made.path("/etc/dhcphosts.txt").read_text() == ""
-    assert "dhcp-range" not in made.path("/etc/dnsmasq.conf").read_text()
+    assert f'"{name}" . 17 . 67' not in made.holds("router_service")
     assert made.plan()["changes"] == []
 
 

@@ -9,7 +9,7 @@ from holdfast.nft import Element, quoted
 from holdfast.router import PURPOSES, Router
 from holdfast.shared import BootLine, BootNic
 from holdfast.state import File, Sysctl
-from holdfast.texts import is_ipv4, is_mac, is_network
+from holdfast.texts import is_host_name, is_ipv4, is_mac, is_network
 
 SECRET_KEYS = ("vmpassword", "router_password", "keystore_password", "baremetalnotificationsecuritykey")
 _UNDERSTOOD = {
@@ -55,8 +55,17 @@ def merge(_bag: BootLine, command: CmdLine, _router: Router) -> Merged[BootLine]
             has_public_network=_text(given, "has_public_network").lower() != "false",
             other={k: v for k, v in given.items() if k not in _UNDERSTOOD | {*SECRET_KEYS} and not _is_nic_key(k)},
             secrets={key: given[key] for key in SECRET_KEYS if key in given},
-        )
+        ),
+        warnings=tuple(_odd(given)),
     )
+
+
+def _odd(given: dict[str, str]) -> Iterator[str]:
+    """What is kept and cannot be handed out: DNS has no such domains."""
+    for key in ("domain", "dnssearchorder"):
+        for part in filter(None, _text(given, key).split(",")):
+            if not is_host_name(part) or is_ipv4(part):
+                yield f"cmd_line.{key}: {part!r} is no domain: guests are not told of it"
 
 
 def _is_number(text: str) -> bool:

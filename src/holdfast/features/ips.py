@@ -109,7 +109,7 @@ def contribute(bag: Ips, router: Router) -> Iterator[Claim]:
             continue
         if not face.device:
             for address, prefix in face.addresses:
-                yield Claim(_origin(bag, address), Pending(f"address {address}/{prefix}", f"nic {face.nic}"))
+                yield Claim(_origin(bag, address, router), Pending(f"address {address}/{prefix}", f"nic {face.nic}"))
             continue
         names.append(f"{face.table}\tTable_{face.device}")
         yield from _carried(bag, face, router)
@@ -121,13 +121,16 @@ def contribute(bag: Ips, router: Router) -> Iterator[Claim]:
         yield Claim("ips/tables", File("/etc/iproute2/rt_tables.d/holdfast.conf", "\n".join([*sorted(names), ""])))
 
 
-def _origin(bag: Ips, address: str) -> str:
-    return f"ips/{address}" if address in bag.addresses else f"cmdline/{address}"
+def _origin(bag: Ips, address: str, router: Router) -> str:
+    if address in bag.addresses:
+        return f"ips/{address}"
+    alias = next((number for number, alias in router.aliases.items() if alias.address == address), "")
+    return f"ipaliases/{alias}" if alias else f"cmdline/{address}"
 
 
 def _carried(bag: Ips, face: Interface, router: Router) -> Iterator[Claim]:
     for address, prefix in face.addresses:
-        origin = _origin(bag, address)
+        origin = _origin(bag, address, router)
         told, first = face.purpose != "control", address == face.addresses[0][0]
         yield Claim(origin, Address(face.device, f"{address}/{prefix}", announce=told, first=first))
         if face.purpose == "public" and not router.is_vpc:
@@ -139,13 +142,13 @@ def _carried(bag: Ips, face: Interface, router: Router) -> Iterator[Claim]:
         if next(other for other in router.interfaces if other.device and net in other.networks) is not face:
             continue  # two nics in one network: the first of them speaks to it
         source = next(address for address, prefix in face.addresses if network(address, prefix) == net)
-        yield Claim(_origin(bag, source), Route(net, device=face.device, source=source))
+        yield Claim(_origin(bag, source, router), Route(net, device=face.device, source=source))
     mtu = face.mtu or (0 if face.purpose == "control" else MTU)
     yield Claim(f"ips/{face.device}", Link(face.device, up=True, mtu=mtu))
 
 
 def _policy(bag: Ips, face: Interface, router: Router) -> Iterator[Claim]:
-    origin = _origin(bag, face.addresses[0][0])
+    origin = _origin(bag, face.addresses[0][0], router)
     table, mark = face.table, router.ways[face.nic]
     yield Claim(origin, PolicyRule(PRIORITY_MARK + face.number, table, mark=mark, mask=WAY_MASK))
     yield Claim(origin, Element("way_in", f'"{face.device}"', nft_mark(mark)))
