@@ -33,15 +33,16 @@ WITH_PROGRAM = SCENARIOS / "cmdline" / "plain"
 
 
 class FactsFile(msgspec.Struct, forbid_unknown_fields=True):
-    """The nics as `name: MAC`, and the role."""
+    """The nics as `name: MAC`, the role, and the serials of passwords that guests have acknowledged."""
 
     nics: dict[str, str]
     role: Role = Role.ALONE
+    acknowledged: dict[str, int] = {}
 
 
 def read_facts(path: Path) -> Facts:
     given = msgspec.json.decode(path.read_bytes(), type=FactsFile)
-    return Facts(tuple(Nic(mac, name) for name, mac in given.nics.items()), given.role)
+    return Facts(tuple(Nic(mac, name) for name, mac in given.nics.items()), given.role, given.acknowledged)
 
 
 class Stage:
@@ -60,6 +61,7 @@ class Stage:
         for nic in set(self.machine.nics) - set(facts.nics):
             self.machine.unplug(nic.name)
         self.machine.nics, self.machine.role = facts.nics, facts.role
+        self.machine.acknowledged = facts.acknowledged
 
     def send(self, path: Path) -> Answer:
         """Hand in one file the way it would come: a boot line at boot, a bundle, the nics' change, or a message."""
@@ -185,5 +187,5 @@ def test_there_are_cases() -> None:
 
 
 def test_bundles_in_cases_name_what_they_bring() -> None:
-    for path in SCENARIOS.rglob("*.cfg"):
+    for path in (path for case in CASES for path in messages(case) if path.suffix == ".cfg"):
         assert any(step.script == UPDATE for step in steps(path.read_bytes()))

@@ -1,5 +1,8 @@
-"""What only this machine can tell: which nics it has."""
+"""What only this machine can tell: which nics it has, what its guests have acknowledged."""
 
+from pathlib import Path
+
+from holdfast import receipts
 from holdfast.iproute import OURS, IpRoute
 from holdfast.router import Nic
 
@@ -12,3 +15,12 @@ def nics(ip: IpRoute) -> tuple[Nic, ...]:
     """
     numbered = [(int(match[1]), device) for device in ip.devices() if (match := OURS.fullmatch(device.ifname))]
     return tuple(Nic(device.address.lower(), device.ifname) for _, device in sorted(numbered, key=lambda pair: pair[0]))
+
+
+def acknowledged(root: Path) -> dict[str, int]:
+    """Return the newest password, by serial, that each guest has acknowledged; the guest service writes it down."""
+    try:
+        written = (root / receipts.PATH.lstrip("/")).read_bytes()
+    except FileNotFoundError:
+        return {}
+    return receipts.parse(written).acknowledged

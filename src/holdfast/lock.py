@@ -20,7 +20,9 @@ def locked(path: Path = LOCK, *, wait_s: float = WAIT_S, on_wait: Callable[[], o
 
     `on_wait` is called once if the wait lasts longer than a second.  The file stays: it is the queue's name.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o755)  # whatever the umask: what the guest service reads is in there too
     # Not inherited by programs that are started meanwhile: a daemon must not keep the lock for ever.
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:

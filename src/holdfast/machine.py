@@ -26,7 +26,7 @@ class Machine:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
-        self.marks = Marks(root / "run/holdfast")
+        self.marks = Marks(root / "run/holdfast/marks")
         self.ip = IpRoute()
         self.runs_services = systemd_runs(root)
         manifest = root / "var/lib/holdfast/manifest.json"
@@ -45,9 +45,9 @@ class Machine:
         )
 
     def facts(self) -> Facts:
-        """The nics that there are now."""
+        """The nics that there are now, and what guests have acknowledged."""
         self.ip.forget()
-        return Facts(facts.nics(self.ip))
+        return Facts(facts.nics(self.ip), acknowledged=facts.acknowledged(self.root))
 
 
 def enter_network(name: str) -> None:

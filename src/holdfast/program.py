@@ -27,6 +27,8 @@ _PUBLIC = "ip daddr . meta l4proto . th dport"
 _BACK = "ip saddr . meta l4proto . th sport"
 _SERVICE = "iifname . meta l4proto . th dport"
 _INTERVAL = "; flags interval"
+_ASKED = "iifname . ip daddr @guest_proxy"
+_NIC = "iifname . ether saddr . ip saddr"
 _SETS = {
     "public_address": "ip daddr",
     "ingress_port": "ip daddr . meta l4proto . ip saddr . th dport" + _INTERVAL,
@@ -41,6 +43,9 @@ _SETS = {
     "router_service": _SERVICE,
     "guest_service": _SERVICE,
     "guest_source": "iifname . ip saddr" + _INTERVAL,
+    "guest_proxy": "iifname . ip daddr",  # where guests ask for metadata and passwords
+    "guest_known": "ip saddr",  # guests whose nic is known: they speak from no other
+    "guest_nic": _NIC,
     "public_service": _PUBLIC,
     "forwarded": "ip daddr . meta l4proto . th dport . ip saddr" + _INTERVAL,  # public side . VM
     "forward_target": _PUBLIC + _INTERVAL,
@@ -193,6 +198,7 @@ def _acl(chain: str, layers: list[str]) -> Iterator[str]:
     yield "drop"
 
 
+# What guests ask the router itself goes to sockets that listen on loopback: none depends on a guest network.
 # Judgement sees the tuple of the first packet: in PREROUTING before DNAT, in FORWARD before SNAT.  Replies show it
 # reversed: in FORWARD for flows of guests, behind SNAT (POSTROUTING) for flows that were forwarded to guests.
 _PATH = f"""
@@ -205,6 +211,10 @@ PREROUTING GUARD ct state new tcp flags & (fin|syn|rst|ack) != syn drop
 PREROUTING GUARD ct state new iifname @guest_device ip saddr != 0.0.0.0 fib saddr . iif oif missing drop
 PREROUTING GUARD ct state new iifname @public_device fib saddr oifname @guest_route drop
 PREROUTING GUARD ct state new iifname @private_device fib saddr oifname @guest_route drop
+PREROUTING GUARD tcp dport {{ 80, 443, 8080 }} {_ASKED} ip saddr @guest_known {_NIC} != @guest_nic drop
+PREROUTING ADMIT tcp dport 80 {_ASKED} tproxy ip to 127.0.0.1:8580 accept
+PREROUTING ADMIT tcp dport 443 {_ASKED} tproxy ip to 127.0.0.1:8543 accept
+PREROUTING ADMIT tcp dport 8080 {_ASKED} tproxy ip to 127.0.0.1:8588 accept
 PREROUTING ADMIT ct state related meta l4proto {{ icmp, ipv6-icmp }} accept
 PREROUTING TRUST jump judged
 PREROUTING JUDGE ct direction original ct status dnat jump judge_translation

@@ -19,7 +19,7 @@ from holdfast.lab.sentence import LabError
 SUITE = "bookworm"
 PACKAGES = (
     "conntrack", "dbus", "dnsmasq-base", "dnsmasq-utils", "haproxy", "iproute2", "iputils-arping", "iputils-ping",
-    "libcap2-bin", "netbase", "nftables", "openssh-server", "procps", "python3", "systemd", "systemd-sysv",
+    "libcap2-bin", "netbase", "nftables", "openssh-server", "openssl", "procps", "python3", "systemd", "systemd-sysv",
 )  # fmt: skip
 RECIPE = 2  # counts changes to how the base is made that the lists here do not show
 
@@ -39,7 +39,11 @@ _MIRROR_OPTIONS = (
 _KEPT_INSTALLS = 5
 _KEPT_S = 3600
 
+DEPENDENCIES = ("h11", "msgspec")
+
 CHECKOUT = Path(__file__).parents[3]
+_SYSTEM = CHECKOUT / "system"
+_USERS = _SYSTEM / "holdfast.sysusers"
 
 
 def cache() -> Path:
@@ -49,9 +53,10 @@ def cache() -> Path:
 
 def base() -> Path:
     """Return the base root file system, building it if it is not there; LabError if that fails."""
-    digest = hashlib.sha256(repr((SUITE, PACKAGES, RECIPE, _DISABLED, _MASKED, _MIRROR_OPTIONS)).encode()).hexdigest()
+    recipe = (SUITE, PACKAGES, RECIPE, _DISABLED, _MASKED, _MIRROR_OPTIONS, _USERS.read_text())
+    digest = hashlib.sha256(repr(recipe).encode()).hexdigest()
     home = cache() / digest[:16]
-    return _made(home / "base", _build_base)
+    return made(home / "base", _build_base)
 
 
 def install() -> Path:
@@ -60,13 +65,13 @@ def install() -> Path:
     stamp = [(str(to), str(source), source.stat().st_mtime_ns, source.stat().st_size) for to, source in files]
     digest = hashlib.sha256(repr((RECIPE, stamp)).encode()).hexdigest()
     installs = cache() / "install"
-    layer = _made(installs / digest[:16], lambda folder: _build_install(folder, files))
+    layer = made(installs / digest[:16], lambda folder: _build_install(folder, files))
     os.utime(layer)  # when it was last used
     _prune(installs)
     return layer
 
 
-def _made(target: Path, build: Callable[[Path], None]) -> Path:
+def made(target: Path, build: Callable[[Path], None]) -> Path:
     """Make a directory whole or not at all, once, however many ask at a time."""
     if target.is_dir():
         return target
@@ -102,17 +107,22 @@ def _build_base(root: Path) -> None:
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
     (root / "var/log/journal").mkdir(exist_ok=True)  # the journal survives, as on a disk
     (root / "var/cache/cloud").mkdir(exist_ok=True)
+    _add_users(root)
     _say(f"built in {time.monotonic() - began:.0f} s: {root.parent}")
+
+
+def _add_users(root: Path) -> None:
+    """Do what installing the package would, where the accounts are written: the layer above holds no passwd."""
+    name = "holdfast.conf"
+    shutil.copyfile(_USERS, root / "usr/lib/sysusers.d" / name)
+    must(["chroot", str(root), "systemd-sysusers", name])
 
 
 def _sources() -> Iterator[tuple[Path, Path]]:
     """Every file of the install layer: where it goes, relative to the root, and what it is a copy of."""
     library = Path("opt/holdfast/lib")
-    spec = importlib.util.find_spec("msgspec")
-    if spec is None or spec.origin is None:
-        raise LabError("msgspec is not installed beside Holdfast")
     package = CHECKOUT / "src/holdfast"
-    for name, top in (("holdfast", package), ("msgspec", Path(spec.origin).parent)):
+    for name, top in [("holdfast", package), *((name, _installed(name)) for name in DEPENDENCIES)]:
         for source in top.rglob("*"):
             inside = source.relative_to(top)
             if (
@@ -121,13 +131,31 @@ def _sources() -> Iterator[tuple[Path, Path]]:
                 and not (top == package and inside.parts[0] == "lab")
             ):
                 yield library / name / inside, source
-    system = CHECKOUT / "system"
-    for source in (system / "bin").glob("*"):
+    yield from _system_files()
+
+
+def _system_files() -> Iterator[tuple[Path, Path]]:
+    """The part of `_sources` that is no library: commands, units, drop-ins for units of others, accounts."""
+    for source in (_SYSTEM / "bin").glob("*"):
         if source.is_file():
             yield (Path("usr/local/bin") if source.name == "holdfast" else Path("opt/cloud/bin")) / source.name, source
+    for source in (_SYSTEM / "libexec").glob("*"):
+        yield Path("opt/holdfast/libexec") / source.name, source
     for kind in ("service", "path", "timer", "socket"):
-        for source in system.glob(f"*.{kind}"):
+        for source in _SYSTEM.glob(f"*.{kind}"):
             yield Path("etc/systemd/system") / source.name, source
+    for source in _SYSTEM.glob("*.d/*.conf"):
+        yield Path("etc/systemd/system") / source.parent.name / source.name, source
+    for source in _SYSTEM.glob("*.sysusers"):
+        yield Path("usr/lib/sysusers.d") / f"{source.stem}.conf", source
+
+
+def _installed(name: str) -> Path:
+    """Directory of a package that Holdfast needs."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise LabError(f"{name} is not installed beside Holdfast")
+    return Path(spec.origin).parent
 
 
 def _build_install(root: Path, files: list[tuple[Path, Path]]) -> None:
@@ -135,7 +163,7 @@ def _build_install(root: Path, files: list[tuple[Path, Path]]) -> None:
         target = root / to
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, target)
-        target.chmod(0o755 if "bin" in to.parts else 0o644)
+        target.chmod(0o755 if {"bin", "libexec"} & set(to.parts) else 0o644)
         if target.parent.name == "system":
             _enable(target)
     library = root / "opt/holdfast/lib"
