@@ -1,5 +1,6 @@
 """Wrong and hostile messages: refused with the place named, nothing changed, and the next good one works."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -269,7 +270,6 @@ def accepted_messages() -> Iterator[dict[str, Any]]:
     yield address(nw_type="Public; touch X", public_ip="198.51.100.22")
     yield {"type": "vmdata", "vm_ip_address": "10.31.0.11", "vm_metadata": [["../../etc/cron.d", "evil", "$(touch X)"]]}
     yield {"type": "vmpassword", "ip_address": "10.31.0.11", "password": "$(touch X)\nevil"}
-    yield {"type": "loadbalancer", "rules": [{"configuration": ["stats socket /tmp/evil mode 777"]}]}
     yield boot(userdata="$(touch X)", logrotatefrequency="*:00:00;touch X", vmpassword="evil\n")
 
 
@@ -279,6 +279,11 @@ def test_no_hostile_text_reaches_a_file_an_element_or_an_argument() -> None:
         config = merge(config, decode(document), facts).config
     state = desired(config, facts).state
 
+    # Of JSON no text gets out: the view is whatever was told, as one document.
+    view = state.pop(("File", "/run/holdfast/guest/view.json"))
+    assert isinstance(view, File)
+    assert view.secret
+    assert "$(touch X)\nevil" in json.loads(view.text)["guests"]["10.31.0.11"].values()
     texts = [str(resource) for resource in state.values()]
     assert [text for text in texts if any(word in text for word in EVIL)] == []
     assert any(isinstance(resource, File) and "10.31.0.13" in resource.text for resource in state.values())

@@ -142,7 +142,9 @@ def trouble_lines(trouble: Mapping[Key, str], wanted: Desired) -> list[str]:
     return [f"{' '.join(key)}: {reason}  [{wanted.origins.get(key, 'firewall')}]" for key, reason in trouble.items()]
 
 
-_SECRET = re.compile(r"passw|psk|preshared_key|secret|private|cert|(\A|_)key\Z|vm_metadata|authorized_key")
+_SECRET = re.compile(
+    r"passw|psk|preshared_key|secret|private|cert|(\A|_)key\Z|vm_metadata|userdata|configuration|authorized_key"
+)
 
 
 def masked(document: Any) -> Any:

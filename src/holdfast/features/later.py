@@ -19,47 +19,6 @@ class Ipv6FirewallRules(Command, frozen=True, kw_only=True, tag="ipv6firewallrul
     rules: tuple[Json, ...]
 
 
-class LoadBalancer(Command, frozen=True, kw_only=True, tag="loadbalancer"):
-    """The finished haproxy configuration."""
-
-    rules: tuple[Json, ...]
-
-
-class VmData(Command, frozen=True, kw_only=True, tag="vmdata"):
-    """Everything that one VM may ask about itself."""
-
-    vm_ip_address: Ipv4
-    vm_metadata: tuple[tuple[str, str, str | None], ...]
-
-
-class VmPassword(Command, frozen=True, kw_only=True, tag="vmpassword"):
-    """A password that one VM may fetch once."""
-
-    ip_address: Ipv4
-    password: str
-
-
-class DhcpConfig(Command, frozen=True, kw_only=True, tag="dhcpconfig"):
-    """The subnets of a shared network."""
-
-    entries: tuple[Json, ...]
-
-
-class Alias(Item, frozen=True, kw_only=True):
-    """An address of the router in a further subnet of a shared network."""
-
-    revoke: bool
-    ip_address: Ipv4
-    netmask: Ipv4
-    count: int
-
-
-class IpAliases(Command, frozen=True, kw_only=True, tag="ipaliases"):
-    """New aliases, or those that go and those that stay."""
-
-    aliases: tuple[Alias, ...]
-
-
 class VpnUser(Item, frozen=True, kw_only=True):
     """A user of the remote access VPN."""
 
@@ -145,11 +104,6 @@ class Kind(NamedTuple):
 
 KINDS = (
     Kind(Ipv6FirewallRules),
-    Kind(LoadBalancer),
-    Kind(VmData, ("vm_ip_address",)),
-    Kind(VmPassword, ("ip_address",)),
-    Kind(DhcpConfig),
-    Kind(IpAliases, ("count",), ("revoke", True), "aliases"),
     Kind(VpnUserList, ("user",), ("add", False), "vpn_users"),
     Kind(RemoteAccessVpn, ("vpn_server_ip",), ("create", False)),
     Kind(SiteToSiteVpn, ("local_public_ip", "peer_gateway_ip"), ("create", False)),

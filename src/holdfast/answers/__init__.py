@@ -1,0 +1,1 @@
+"""The exact texts that management servers parse, one module a script.  Pure."""

@@ -1,0 +1,10 @@
+#!/usr/bin/python3 -IS
+"""Average sessions of the servers behind one listener."""
+
+import sys
+
+sys.path.insert(0, "/opt/holdfast/lib")
+
+from holdfast.haproxy_stats import get_haproxy_stats
+
+sys.exit(get_haproxy_stats(sys.argv[1:]))
