@@ -30,6 +30,8 @@ SERVICES = {
     "web2": [("tcp", 80), *(("udp", port) for port in (6000, 6009, 6010))],
     "db1": [("tcp", 3306), ("tcp", 3307), ("tcp", 80)],
 }
+PASSWORD, NONE_WAITS = "kiwi-Hafen-4711", "saved_password"
+RECEIPTS = "/var/lib/holdfast-guest/receipts"
 _FEW = 4
 """More packets than ARP needs, fewer than a connection has."""
 
@@ -138,9 +140,38 @@ def _revoked(stage: Stage) -> None:
     )
 
 
+def _metadata(stage: Stage) -> None:
+    web1 = stage.guests["web1"]
+    for path, wanted in (("meta-data/local-hostname", "web1"), ("user-data", "#cloud-config\nhostname: web1\n")):
+        got = web1.can_fetch(GATEWAY, path=f"/latest/{path}").text
+        if got != wanted:
+            raise NotSo(f"web1 asked for {path} and got {got!r}")
+
+
+def _password(stage: Stage) -> None:
+    """Delivered until it is acknowledged, and then never again: after the power cut none waits any more."""
+    web1 = stage.guests["web1"]
+    known = stage.router.shell(["cat", RECEIPTS]).text
+    expected = NONE_WAITS if f"acknowledged {ADDRESSES['web1']}" in known else PASSWORD
+    words = {"send_my_password": [expected, expected], "saved_password": [NONE_WAITS]}
+    for word, answers in [*words.items(), ("send_my_password", [NONE_WAITS])]:
+        for wanted in answers:
+            got = web1.can_fetch(GATEWAY, 8080, headers={"DomU_Request": word}).text
+            if got != wanted:
+                raise NotSo(f"web1 said {word} and got {got!r}, not {wanted!r}")
+
+
+def _balanced(stage: Stage) -> None:
+    seen = [stage.world.can_fetch(FORWARDS, 8090, source=OFFICE) for _ in range(4)]
+    if {(reply.name, reply.address) for reply in seen} != {("web1", GATEWAY), ("web2", GATEWAY)}:
+        raise NotSo(f"answers came from {', '.join(reply.name for reply in seen)}")
+
+
 SENTENCES = (
     Sentence("web1, web2 and db1 each get their address, gateway, DNS server and domain by DHCP", _leases),
     Sentence("web1 resolves web2 and db1.shop.example, and db1's address back to its name", _names),
+    Sentence("web1 reads its name and its user data at the router", _metadata),
+    Sentence("web1 is given its password until it says that it has it, and never again", _password),
     Sentence(f"web1 and web2 fetch a page from the Internet and are seen as {SOURCE_NAT}", _source_nat),
     Sentence("egress: web1 may use 443 and ping, port 25 is denied to it and ping to web2", _egress),
     Sentence(f"{FORWARDS}:8080 leads to web2's port 80, and web2 sees who asks", _forward),
@@ -149,6 +180,7 @@ SENTENCES = (
     Sentence(f"{FORWARDS}:2222 leads to web1 for {OFFICE}, the forward refuses {ELSEWHERE}", _only_from_office(2222)),
     Sentence(f"{FORWARDS} answers a ping, {SOURCE_NAT}, where no rule allows it, does not", _ping),
     Sentence(f"hairpin: web1, and web2 itself, reach web2 by {FORWARDS}:8080", _hairpin),
+    Sentence(f"load balancing: {FORWARDS}:8090 is answered by web1 and web2 in turn", _balanced),
     Sentence(f"static NAT in: {STATIC}:3306 is db1; port 3307 stays closed", _static_in),
     Sentence(f"static NAT out: db1 is seen as {STATIC}", _static_out),
     Sentence("replies of the second public network leave by its own nic", _own_nic),

@@ -6,7 +6,7 @@ import re
 import select
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,12 +164,20 @@ class Host:
         """Answer on every address at a port: `<name> <peer address>:<peer port>`, or a page that says so."""
         self.so(f"listen at {proto} port {port}", "serve", port=port, proto=proto)
 
-    def can_fetch(
-        self, target: "Host | str", port: int = 80, *, path: str = "/", source: str = "", timeout_s: float = 5
+    def can_fetch(  # noqa: PLR0913 a sentence with its adverbs
+        self,
+        target: "Host | str",
+        port: int = 80,
+        *,
+        path: str = "/",
+        source: str = "",
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 5,
     ) -> Reply:
         """Get a page over HTTP, trying again until it works."""
         address = self.where(target)
         request = {"address": address, "port": port, "path": path, "source": source, "timeout_s": timeout_s}
+        request["headers"] = dict(headers or {})
         return _reply(self.so(f"fetch http://{address}:{port}{path}", "fetch", **request))
 
     def reaches(  # noqa: PLR0913 a sentence with its adverbs

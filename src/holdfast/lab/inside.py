@@ -14,6 +14,7 @@ from holdfast.lab.inside_dhcp import Dhcp
 from holdfast.lab.inside_dns import ask
 from holdfast.lab.inside_flow import Flows
 from holdfast.lab.inside_net import Net
+from holdfast.lab.inside_swarm import boot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,7 @@ class Helper:
             "resolve": lambda **request: ask(dhcp.servers(), **request),
             "flows_start": flows.start,
             "flows_stop": flows.stop,
+            "swarm": boot,
         }
 
     def answer(self, request: Request) -> Request:

@@ -88,13 +88,15 @@ class Net:
 
         return attempt(timeout_s) if once else _until(attempt, timeout_s)
 
-    def fetch(self, address: str, port: int, path: str, source: str, timeout_s: float) -> str:
+    def fetch(  # noqa: PLR0913 a question with all that it says
+        self, address: str, port: int, path: str, *, source: str, timeout_s: float, headers: dict[str, str]
+    ) -> str:
         """Return the body of a page; OSError if it could not be had in time."""
 
         def attempt(limit_s: float) -> str:
             client = http.client.HTTPConnection(address, port, limit_s, source_address=(source, 0) if source else None)
             try:
-                client.request("GET", path)
+                client.request("GET", path, headers=headers)
                 answer = client.getresponse()
                 body = answer.read().decode(errors="replace")
             except http.client.HTTPException as error:

@@ -15,12 +15,13 @@ from holdfast.lab.network import Segment, Switch
 from holdfast.lab.probe import RATE_HZ, Count, Flow, Probe
 from holdfast.lab.router import Router
 from holdfast.lab.sentence import LabError, NotSo
+from holdfast.lab.swarm import Swarm
 from holdfast.lab.world import Management, World
 
 _NAME = re.compile(r"[a-z][a-z0-9]{0,15}")
 _JOURNAL_LINES = 20
 _REPEATS = 2
-Named = TypeVar("Named", Host, Guest, World, Management, Router)
+Named = TypeVar("Named", Host, Guest, World, Management, Swarm, Router)
 
 
 class Lab:
@@ -66,6 +67,10 @@ class Lab:
     def guest(self, name: str, segment: Segment, mac: str) -> Guest:
         """Return a guest with one nic, up; it has no address until it gets a lease or is given one."""
         return self._add(name, lambda: Guest(self._place, name, segment, mac))
+
+    def swarm(self, segment: Segment, macs: Sequence[str]) -> Swarm:
+        """Return machines that are off, one for each MAC, on a segment; `boots` switches them on."""
+        return self._add(f"swarm-{segment.name}", lambda: Swarm(self._place, f"swarm-{segment.name}", segment, macs))
 
     def router(self, name: str, nics: Sequence[tuple[Segment, str]]) -> Router:
         """Return a router that is off, with nics eth0, eth1, … of these segments and MACs."""

@@ -15,6 +15,8 @@ PACKAGES = {
     "nft": "nftables",
     "conntrack": "conntrack",
     "dnsmasq": "dnsmasq-base",
+    "haproxy": "haproxy",
+    "openssl": "openssl",
     "udhcpc": "udhcpc",
     "ping": "iputils-ping",
     "nsenter": "util-linux",
