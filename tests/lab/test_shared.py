@@ -242,7 +242,10 @@ def test_leases_and_names_outlive_what_others_are_told(made: Site) -> None:
     other.gets_no_lease()
     assert leased(made) == {BASIC1: "10.0.32.61"}
     assert one.renews_lease().address == "10.0.32.61"
+    # What comes there next is told anew: of the old one nobody is known any more.
     told(made, aliases((False, ALIAS, 5)))
+    assert "10.0.33.62" not in made.path("/etc/dhcphosts.txt").read_text()
+    told(made, entry("basic4", BASIC4, "10.0.33.62", "10.0.33.1"))
     assert other.gets_lease().router == "10.0.33.1"
 
 
