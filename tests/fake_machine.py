@@ -17,6 +17,7 @@ from holdfast.state import (
     Elements,
     File,
     Flows,
+    Handover,
     Key,
     Leases,
     Link,
@@ -30,7 +31,8 @@ from holdfast.state import (
 )
 
 GROUPS: tuple[tuple[type[Resource], ...], ...] = (
-    (Ruleset, Elements), (Sysctl,), (Link,), (Address,), (Route,), (Flows,), (PolicyRule,), (File,), (Leases,), (Unit,),
+    (Ruleset, Elements), (Handover,), (Sysctl,), (Link,), (Address,), (Route,), (Flows,), (PolicyRule,),
+    (File,), (Leases,), (Unit,),
 )  # fmt: skip
 MAIN = 254
 CLAIMED_ONLY = (Sysctl, Link, Unit)

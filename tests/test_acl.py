@@ -18,10 +18,11 @@ from holdfast.errors import Rejected
 from holdfast.feature import Gone, Merged, Pending
 from holdfast.features import acl as feature
 from holdfast.features.acl import ANYWHERE, Acl, AclRule, Acls, compiled, contribute, forget, merge
+from holdfast.interface import Interface
 from holdfast.intervals import Guarded, levels
 from holdfast.nft import Element
 from holdfast.program import assemble, revokes
-from holdfast.router import Facts, Interface, Nic, Router
+from holdfast.router import Facts, Nic, Router
 from holdfast.shared import BootLine, Tier, Tiers
 from holdfast.state import Ruleset
 

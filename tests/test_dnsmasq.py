@@ -62,6 +62,7 @@ networks = st.builds(
     domain=domains,
     search=st.lists(domains, max_size=4).map(tuple),
     mtu=st.just(0) | st.integers(576, 65535),
+    data_server=addresses | st.just(""),
 )
 
 

@@ -95,9 +95,17 @@ def test_a_link_is_up_by_order_not_by_carrier() -> None:
 
 
 def test_ours_are_global_addresses_of_our_nics() -> None:
-    seen = list(Addresses(IpRoute(Recorder(DEVICES)), {("eth10", "10.0.0.3/32")}).observe({}))
+    seen = list(Addresses(IpRoute(Recorder(DEVICES))).observe({}))
 
-    assert seen == [Address("eth10", "10.0.0.1/24"), Address("eth10", "10.0.0.4/24")]
+    assert seen == [Address("eth10", f"10.0.0.{last}") for last in ("1/24", "3/32", "4/24")]
+
+
+def test_what_another_keeps_is_neither_missed_nor_removed() -> None:
+    there, absent = (Address("eth10", f"10.0.0.{last}/32", keeper="keepalived") for last in (3, 99))
+
+    seen = list(Addresses(IpRoute(Recorder(DEVICES))).observe(state(there, absent)))
+
+    assert seen == [there, absent, Address("eth10", "10.0.0.1/24"), Address("eth10", "10.0.0.4/24")]
 
 
 def test_a_wanted_address_is_seen_as_wanted_unless_it_would_expire() -> None:
@@ -108,7 +116,7 @@ def test_a_wanted_address_is_seen_as_wanted_unless_it_would_expire() -> None:
         Address("eth2.10", "10.9.0.1/24"),
     )
 
-    seen = list(Addresses(IpRoute(Recorder(DEVICES)), {("eth10", "10.0.0.3/32")}).observe(wanted))
+    seen = list(Addresses(IpRoute(Recorder(DEVICES))).observe(wanted))
 
     assert state(*seen) == {key: one for key, one in wanted.items() if "10.0.0.4/24" not in key}
 

@@ -2,13 +2,14 @@
 
 import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from holdfast.errors import HoldfastError
 
 USAGE = 2
+ROLE_HOOK = "/opt/holdfast/libexec/holdfast-role"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,6 +60,47 @@ def vr_cfg(argv: Sequence[str]) -> int:
     if len(argv) != 2 or argv[0] != "-c":  # noqa: PLR2004 the option and its file
         return _usage("vr_cfg.sh -c FILE   merge a bundle of messages and converge once", argv)
     return guarded(lambda: _told(argv[1], lambda s: s.bundle(Path(argv[1]))))
+
+
+def master(argv: Sequence[str]) -> int:
+    """master.py --master|--backup|--fault: take a role, as older servers' keepalived was told to say it."""
+    return _take_role("master.py", {"--master": "MASTER", "--backup": "BACKUP", "--fault": "FAULT"}, argv)
+
+
+def configure_router(argv: Sequence[str]) -> int:
+    """configure_router.py --primary|--backup|--fault: the same in newer servers' words."""
+    return _take_role("configure_router.py", {"--primary": "MASTER", "--backup": "BACKUP", "--fault": "FAULT"}, argv)
+
+
+def _take_role(script: str, words: Mapping[str, str], argv: Sequence[str]) -> int:
+    """Say the word as keepalived would, and converge to it.  What keepalived says next holds again."""
+    if len(argv) != 1 or argv[0] not in words:
+        return _usage(f"{script} {'|'.join(words)}   take a role and converge, until keepalived says another", argv)
+    word = words[argv[0]]
+
+    def take() -> int:
+        from holdfast.run import run  # noqa: PLC0415 after the arguments were found right
+
+        run([ROLE_HOOK, "INSTANCE", script, word, "0"])
+        return follow([])
+
+    return guarded(take)
+
+
+def follow(argv: Sequence[str]) -> int:
+    """holdfast-follow: converge to the role that keepalived has given this router."""
+    if argv:
+        return _usage("holdfast-follow   converge to keepalived's last word", argv)
+    from holdfast.role_report import MOVED, word  # noqa: PLC0415 after the arguments were found right
+
+    root = Path("/")
+
+    def converge() -> int:
+        (root / MOVED).unlink(missing_ok=True)  # before the word is read: what is said later calls us again
+        cause = f"role {word(root) or 'unknown'}"
+        return _told(cause, lambda s: s.converge(cause))
+
+    return guarded(converge)
 
 
 def _usage(text: str, argv: Sequence[str]) -> int:

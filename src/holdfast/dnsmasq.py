@@ -79,7 +79,8 @@ def configuration(networks: Sequence[Network], domain: str, *, dns: bool, tftp: 
 
     `domain`: where networks have none of their own.  `dns`: whether names are served at all.
     """
-    addresses = ["127.0.0.1", *(network.address for network in networks)]
+    own = [address for network in networks for address in (network.address, network.data_server)]
+    addresses = ["127.0.0.1", *dict.fromkeys(filter(None, own))]
     lines = [
         "# Written by holdfast.",
         "user=dnsmasq",

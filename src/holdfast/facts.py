@@ -1,10 +1,10 @@
-"""What only this machine can tell: which nics it has, what its guests have acknowledged."""
+"""What only this machine can tell: which nics it has, what keepalived made of it, what its guests have acknowledged."""
 
 from pathlib import Path
 
-from holdfast import receipts
+from holdfast import receipts, role_report
 from holdfast.iproute import OURS, IpRoute
-from holdfast.router import Nic
+from holdfast.router import Nic, Role
 
 
 def nics(ip: IpRoute) -> tuple[Nic, ...]:
@@ -15,6 +15,12 @@ def nics(ip: IpRoute) -> tuple[Nic, ...]:
     """
     numbered = [(int(match[1]), device) for device in ip.devices() if (match := OURS.fullmatch(device.ifname))]
     return tuple(Nic(device.address.lower(), device.ifname) for _, device in sorted(numbered, key=lambda pair: pair[0]))
+
+
+def role(root: Path) -> Role:
+    """Return keepalived's last word; ALONE where it has said none, or what is written is no word of its."""
+    said = role_report.word(root)
+    return Role(said) if said else Role.ALONE
 
 
 def acknowledged(root: Path) -> dict[str, int]:

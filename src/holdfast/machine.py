@@ -9,6 +9,7 @@ from holdfast.converge import Driver
 from holdfast.drivers.address import Addresses
 from holdfast.drivers.file import Files
 from holdfast.drivers.flows import Connections
+from holdfast.drivers.handover import Handovers
 from holdfast.drivers.leases import LeaseFiles
 from holdfast.drivers.link import Links
 from holdfast.drivers.policy_rule import PolicyRules
@@ -30,9 +31,11 @@ class Machine:
         self.ip = IpRoute()
         self.runs_services = systemd_runs(root)
         manifest = root / "var/lib/holdfast/manifest.json"
-        # The firewall first: nothing is reachable before it may be.
+        # The firewall first: nothing is reachable before it may be.  Then the peer's connections: what arrives before
+        # they are known would be refused.
         self.drivers: Sequence[Driver] = (
             Rulesets(self.marks),
+            Handovers(self.marks, root),
             Sysctls(),
             Links(self.ip),
             Addresses(self.ip),
@@ -45,9 +48,9 @@ class Machine:
         )
 
     def facts(self) -> Facts:
-        """The nics that there are now, and what guests have acknowledged."""
+        """The nics that there are now, keepalived's last word, and what guests have acknowledged."""
         self.ip.forget()
-        return Facts(facts.nics(self.ip), acknowledged=facts.acknowledged(self.root))
+        return Facts(facts.nics(self.ip), facts.role(self.root), facts.acknowledged(self.root))
 
 
 def enter_network(name: str) -> None:

@@ -2,11 +2,25 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from holdfast.desired import Desired, entries
-from holdfast.state import Change, Elements, File, Flows, Key, Leases, PolicyRule, Resource, Route, Ruleset, Unit
+from holdfast.state import (
+    Address,
+    Change,
+    Elements,
+    File,
+    Flows,
+    Handover,
+    Key,
+    Leases,
+    PolicyRule,
+    Resource,
+    Route,
+    Ruleset,
+    Unit,
+)
 
 MASK = "(secret)"
 SHOWN = 20
@@ -26,22 +40,37 @@ def change_lines(change: Change, wanted: Desired) -> Iterator[str]:
 
 def describe(resource: Resource) -> str:
     """A resource in a few words."""
-    if isinstance(resource, Ruleset):
-        return "firewall structure"
-    if isinstance(resource, Route):
-        way = f"via {resource.gateway} " if resource.gateway else ""
-        out = f"dev {resource.device}" if resource.device else resource.kind
-        out += f" src {resource.source}" if resource.source else ""
-        return f"route {resource.destination} {way}{out} table {resource.table}"
-    if isinstance(resource, Leases):
-        return f"leases of {resource.path}"
-    if isinstance(resource, Flows):
-        return f"connections of {resource.network}"
-    if isinstance(resource, PolicyRule):
-        mark = f" fwmark {resource.mark:#x}/{resource.mask:#x}" if resource.mask else ""
-        source = f" from {resource.source}" if resource.source else ""
-        return f"rule {resource.priority}{source}{mark} table {resource.table}"
-    return f"{type(resource).__name__.lower()} {' '.join(resource.key[1:])}"
+    words = _WORDS.get(type(resource))
+    return words(resource) if words else f"{type(resource).__name__.lower()} {' '.join(resource.key[1:])}"
+
+
+def _address(address: Address) -> str:
+    kept = f" kept by {address.keeper}" if address.keeper else ""
+    return f"address {address.device} {address.interface}{kept}"
+
+
+def _route(route: Route) -> str:
+    way = f"via {route.gateway} " if route.gateway else ""
+    out = f"dev {route.device}" if route.device else route.kind
+    out += f" src {route.source}" if route.source else ""
+    return f"route {route.destination} {way}{out} table {route.table}"
+
+
+def _policy_rule(rule: PolicyRule) -> str:
+    mark = f" fwmark {rule.mark:#x}/{rule.mask:#x}" if rule.mask else ""
+    source = f" from {rule.source}" if rule.source else ""
+    return f"rule {rule.priority}{source}{mark} table {rule.table}"
+
+
+_WORDS: dict[type[Resource], Callable[[Any], str]] = {
+    Address: _address,
+    Flows: lambda flows: f"connections of {flows.network}",
+    Handover: lambda handover: f"connections handed over for {handover.role}",
+    Leases: lambda leases: f"leases of {leases.path}",
+    PolicyRule: _policy_rule,
+    Route: _route,
+    Ruleset: lambda _: "firewall structure",
+}
 
 
 def _element_lines(name: str, before: dict[str, str], after: dict[str, str], wanted: Desired) -> Iterator[str]:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from holdfast.addresses import network, number, overlap
+from holdfast.addresses import number, overlap
+from holdfast.interface import PURPOSES, Interface
 from holdfast.shared import Alias, Aliases, BootLine, Host, Ips, Password, Tier, Tiers, VmMetadata
 
 WAY_MASK = 0xFFF
@@ -47,56 +48,44 @@ class Facts(Struct, frozen=True):
         return next((card.mac for card in self.nics if card.name == device), "")
 
 
-class Interface(Struct, frozen=True):
-    """A nic and everything it is to carry.  `device` is its present name, empty while it is absent.
-
-    `purpose`: guest, control, public, private (a private gateway) or tier.
-    `addresses`: (address, prefix length) in a fixed order.
-    """
-
-    nic: str
-    device: str
-    purpose: str
-    addresses: tuple[tuple[str, int], ...]
-    gateway: str = ""
-    mtu: int = 0
-
-    @property
-    def number(self) -> int:
-        """N of ethN; 0 for a nic that is absent."""
-        digits = self.device.removeprefix("eth")
-        return int(digits) if digits.isdigit() else 0
-
-    @property
-    def table(self) -> int:
-        """Number of its policy table, Table_ethN: 100 + N, as management servers' own tests expect."""
-        return 100 + self.number
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        """The connected networks, canonical."""
-        return tuple(sorted({network(address, prefix) for address, prefix in self.addresses}))
-
-
-PURPOSES = {
-    "router": ("guest", "control", "public"),
-    "dhcpsrvr": ("guest", "control"),
-    "ilbvm": ("guest", "control"),
-    "vpcrouter": ("control",),
-}
-"""What eth0, eth1, … are for, by type of router."""
-
-
 class Router(Struct, frozen=True, dict=True):
     """Configuration and facts together: what two or more features may ask about each other."""
 
     config: Mapping[str, Any]
     facts: Facts
 
+    @cached_property
+    def role(self) -> Role:
+        """What this router is.  One of a pair is backup until keepalived has said otherwise, and without a guest
+        network nobody is asked: a pair is none before it has one (the design document of 4.6).
+        """
+        if not self.boot.redundant:
+            return Role.ALONE
+        if self.segment is None or self.facts.role is Role.ALONE:
+            return Role.BACKUP
+        return self.facts.role
+
     @property
     def serving(self) -> bool:
         """Whether this router is the one that carries the traffic."""
-        return self.facts.role in (Role.ALONE, Role.MASTER)
+        return self.role in (Role.ALONE, Role.MASTER)
+
+    def up(self, face: Interface) -> bool:
+        """Whether a present interface's link is to be up: the outer ones of a pair share addresses, and even MACs."""
+        return self.serving or face.purpose not in ("public", "private")
+
+    @cached_property
+    def segment(self) -> Interface | None:
+        """The guest interface that a pair elects over: the oldest tier's, so that a new one moves nothing.
+
+        The management server numbers networks upwards, so both routers find the same, in whatever order they heard of
+        them.  4.6.1 tells no number: there the lowest address decides.
+        """
+        if not self.boot.redundant:
+            return None
+        order = {nic: (tier.network_id, number(tier.address)) for nic, tier in self.tiers.items()}
+        shared = [face for face in self.served if face.virtual]
+        return min(shared, key=lambda face: order.get(face.nic, (0, 0)), default=None)
 
     @property
     def boot(self) -> BootLine:
@@ -136,8 +125,12 @@ class Router(Struct, frozen=True, dict=True):
             )
         for nic, tier in sorted(self.tiers.items(), key=lambda item: number(item[1].address)):
             addresses = ((tier.address, tier.prefix),)
-            found.setdefault(nic, Interface(nic, self.facts.device(nic), "tier", addresses, mtu=tier.mtu))
+            face = Interface(nic, self.facts.device(nic), "tier", addresses, mtu=tier.mtu, virtual=self._shared(tier))
+            found.setdefault(nic, face)
         return tuple(found.values())
+
+    def _shared(self, tier: Tier) -> str:
+        return tier.gateway if self.boot.redundant and tier.gateway != tier.address else ""
 
     def _booted(self) -> Iterator[Interface]:
         purposes = PURPOSES.get(self.boot.type, ())
@@ -148,7 +141,9 @@ class Router(Struct, frozen=True, dict=True):
             mtu = {"guest": self.boot.private_mtu, "public": self.boot.public_mtu}.get(purpose, 0)
             gateway = self.boot.gateway if purpose == "public" else ""
             addresses = ((nic.address, nic.prefix), *(aliases if purpose == "guest" else ()))
-            yield Interface(key, self.facts.device(key), purpose, addresses, gateway=gateway, mtu=mtu)
+            shared = self.boot.guest_gateway if purpose == "guest" and self.boot.redundant else ""
+            virtual = shared if shared != nic.address else ""
+            yield Interface(key, self.facts.device(key), purpose, addresses, gateway=gateway, mtu=mtu, virtual=virtual)
 
     @property
     def aliases(self) -> Mapping[str, Alias]:

@@ -3,14 +3,14 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
-from holdfast import agent, alerts
+from holdfast import agent, alerts, role_report
 from holdfast import config as bags
 from holdfast.agent import Answer, Event
 from holdfast.bundle import UPDATE, steps
@@ -27,6 +27,8 @@ SILENCE_S = 60.0
 """A start sequence has ended when the management server says nothing for so long."""
 ALERTS = 20
 """How many refusals of one command are alerted one by one."""
+ROLES = 5
+"""How often one command follows a role that keeps moving; what moves later calls the agent again."""
 BOOT_LINE = "cmd_line.json"
 NO_EFFECT = ("bumpup_priority.sh",)
 """Scripts of a bundle that old management servers send and that mean nothing any more."""
@@ -122,7 +124,8 @@ class Session:
     def rollback(self, number: int) -> Answer:
         """Make an older generation's bags the configuration again, as a new generation."""
         with self._locked():
-            answer = agent.restore(number, self.store, self.machine, cause=f"rollback {number}")
+            cause = f"rollback {number}"
+            answer = self._followed(lambda: agent.restore(number, self.store, self.machine, cause=cause))
         return self._told(answer, f"rollback {number}")
 
     def _locked(self) -> AbstractContextManager[None]:
@@ -132,12 +135,33 @@ class Session:
         if not starting and events:
             self._sequence("boot" if any(event.name == BOOT_LINE for event in events) else "single")
         try:
-            answer = agent.handle(events, self.store, self.machine, cause=cause, starting=starting, booting=booting)
+            answer = self._followed(
+                lambda: agent.handle(events, self.store, self.machine, cause=cause, starting=starting, booting=booting)
+            )
         except Exception as error:  # whatever it is: an operator hears of it, also where the output is lost
             alerts.alert(self.root, [f"{cause}: {type(error).__name__}: {error}"])
             raise
         self._remember_unknown(answer)
         return self._told(answer, cause)
+
+    def _followed(self, act: Callable[[], Answer]) -> Answer:
+        """Run, and while the role has moved meanwhile run again: what was done for another role is not done."""
+        role = role_report.word(self.root)
+        answer = act()
+        for _ in range(ROLES):
+            before, role = role, role_report.word(self.root)
+            if role == before:
+                break
+            again = agent.handle([], self.store, self.machine, cause=f"role {role}")
+            answer = replace(
+                answer,
+                changes=(*answer.changes, *again.changes),
+                faults=again.faults,
+                conflicts=again.conflicts,
+                pending=again.pending,
+                seconds=answer.seconds + again.seconds,
+            )
+        return answer
 
     def _patient(self, events: Sequence[Event], answer: Answer, *, cause: str) -> Answer:
         """Wait for the nics that a command's new things need, with the lock free meanwhile."""
@@ -152,14 +176,16 @@ class Session:
         reason = ""
         with self._locked():
             if came:
-                again = agent.handle(events, self.store, self.machine, cause=cause)
+                again = self._followed(lambda: agent.handle(events, self.store, self.machine, cause=cause))
                 unmet = agent.unmet(answer, self.store, self.machine)
                 if there() and not unmet:
                     seconds, code = again.seconds + answer.seconds, again.code or answer.code
                     return self._told(replace(again, seconds=seconds, code=code, reason=answer.reason), cause)
                 reason = f"the machine would not take it: {'; '.join(unmet)}" if unmet else ""
             why = f"{cause}: taken back"
-            taken_back = agent.take_back(answer, self.store, self.machine, cause=why, reason=reason)
+            taken_back = self._followed(
+                lambda: agent.take_back(answer, self.store, self.machine, cause=why, reason=reason)
+            )
         return self._told(taken_back, cause)
 
     def _sequence(self, step: str) -> bool:

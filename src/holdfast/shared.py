@@ -19,7 +19,11 @@ class BootNic(Data, frozen=True, kw_only=True):
 
 
 class BootLine(Data, frozen=True, kw_only=True):
-    """The boot line, understood.  `other` keeps what no feature asks for yet, `secrets` what must be masked."""
+    """The boot line, understood.  `other` keeps what no feature asks for yet, `secrets` what must be masked.
+
+    Of a redundant pair: `pair` is the id that both routers share (0: none was told), `advert_s` the interval of VRRP's
+    advertisements, `guest_gateway` the address that an isolated network's guests use, whichever router serves.
+    """
 
     name: str = ""
     type: str = ""
@@ -41,6 +45,10 @@ class BootLine(Data, frozen=True, kw_only=True):
     vpccidr: str = ""
     source_nat_ip: str = ""
     has_public_network: bool = True
+    redundant: bool = False
+    pair: int = 0
+    advert_s: int = 1
+    guest_gateway: str = ""
     other: dict[str, str] = {}
     secrets: dict[str, str] = {}
 

@@ -50,7 +50,8 @@ class Address(Resource, frozen=True):
     """An address on a device; `interface` is `address/prefix length`.
 
     `announce`: tell the neighbours when it is new.  `first`: given before the others of its device, since the kernel
-    speaks to a connected network by the address that it was given first.
+    speaks to a connected network by the address that it was given first.  `keeper`: who else puts it there and takes
+    it away, as keepalived does: it is neither missed nor removed.
     """
 
     identity = ("device", "interface")
@@ -58,6 +59,7 @@ class Address(Resource, frozen=True):
     interface: str
     announce: bool = False
     first: bool = False
+    keeper: str = ""
 
     @property
     def needs(self) -> tuple[Key, ...]:
@@ -117,6 +119,15 @@ class Flows(Resource, frozen=True):
 
     identity = ("network",)
     network: str
+
+
+class Handover(Resource, frozen=True):
+    """What a router of a pair has done with the peer's connections: it carries on with them as MASTER, and asks for
+    them in any other role.  `role` is a word of keepalived's.
+    """
+
+    identity = ()
+    role: str
 
 
 class Leases(Resource, frozen=True):

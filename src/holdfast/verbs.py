@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from holdfast import __version__, agent, answer, boot, report
+from holdfast import __version__, agent, answer, boot, report, role_report
 from holdfast.agent import Event
+from holdfast.answers.checkrouter import doubts
 from holdfast.boot import line as boot_line
 from holdfast.errors import Rejected
 from holdfast.machine import enter_network
@@ -32,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
         ("show", show, "print the documents of a generation, secrets masked"),
         ("diff", diff, "compare two generations"),
         ("rollback", rollback, "make an older generation the configuration again"),
+        ("converge", converge, "compare everything with the machine and put right what differs"),
         ("boot", boot_up, "take the boot line that the hypervisor left, and restore everything"),
     ):
         verb = verbs.add_parser(name, help=text, description=text)
@@ -115,9 +117,13 @@ def status(options: argparse.Namespace) -> int:
     session = _session(options)
     seen = agent.outlook([], session.store, session.machine)
     config, number = agent.current(session.store)
+    redundant = config["cmdline"].redundant
+    pair = role_report.look(session.root) if redundant else None
     data = {
         "router": config["cmdline"].name,
         "type": config["cmdline"].type,
+        "role": role_report.word(session.root) or "BACKUP" if redundant else "ALONE",
+        "role_not_as_seen": doubts(pair) if pair else [],
         "generation": number,
         "not_as_wanted": report.changes_text(seen.changes, seen.wanted),
         "pending": [f"{part.what} waits for {part.waits_for}" for _, part in seen.wanted.pending],  # type: ignore[union-attr]
@@ -127,13 +133,14 @@ def status(options: argparse.Namespace) -> int:
         "unknown_fields": msgspec.json.decode(session.machine.marks.read("unknown") or b"{}"),
     }
     _print(options, data, lambda: _status_lines(data))
-    return 3 if data["not_as_wanted"] or data["damaged"] else 0
+    return 3 if data["not_as_wanted"] or data["damaged"] or data["role_not_as_seen"] else 0
 
 
 def _status_lines(data: dict[str, Any]) -> list[str]:
     name = f"{data['router'] or 'a router without a boot line'} ({data['type'] or 'no type'})"
-    lines = [f"{name}, generation {data['generation']}"]
-    for kind in ("not_as_wanted", "conflicts", "refused", "damaged", "pending"):
+    role = "" if data["role"] == "ALONE" else f", {data['role']}"
+    lines = [f"{name}{role}, generation {data['generation']}"]
+    for kind in ("role_not_as_seen", "not_as_wanted", "conflicts", "refused", "damaged", "pending"):
         lines += [f"{kind.replace('_', ' ')}: {text}" for text in data[kind]]
     lines += [f"unknown field: {field} ({count} times)" for field, count in data["unknown_fields"].items()]
     return lines if len(lines) > 1 else [*lines, "everything is as wanted"]
@@ -200,6 +207,11 @@ def rollback(options: argparse.Namespace) -> int:
     session = _session(options)
     number = _known(session, options.number)
     return _answered(options, f"rollback {number}", session.rollback(number))
+
+
+def converge(options: argparse.Namespace) -> int:
+    """Put right what differs from what is stored."""
+    return _answered(options, "converge", _session(options).converge("holdfast converge"))
 
 
 def boot_up(options: argparse.Namespace) -> int:

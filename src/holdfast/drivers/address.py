@@ -1,7 +1,7 @@
 """IPv4 addresses: ours are all those of global scope on the router's nics, but for the excepted ones."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from holdfast.announce import announce
 from holdfast.converge import Failure
@@ -10,30 +10,29 @@ from holdfast.state import Address, Change, Resource, State
 
 
 class Addresses:
-    """Keeps the addresses of the nics ethN.
-
-    `excepted`: pairs (device, address/prefix length) that somebody else puts there, as keepalived does with
-    virtual addresses; they are neither missed nor removed, unless they are wanted here as well.
-    """
+    """Keeps the addresses of the nics ethN, but for those that have another keeper."""
 
     kinds: tuple[type[Resource], ...] = (Address,)
 
-    def __init__(self, ip: IpRoute, excepted: Collection[tuple[str, str]] = ()) -> None:
+    def __init__(self, ip: IpRoute) -> None:
         self.ip = ip
-        self.excepted = frozenset(excepted)
 
     def observe(self, desired: State) -> Iterator[Address]:
         """Read what is there and ours; a wanted one as it is wanted, since announcing leaves no trace to read back."""
+        kept = {key: one for key, one in desired.items() if isinstance(one, Address) and one.keeper}
+        yield from kept.values()
         for device in self.ip.devices():
             for info in device.addr_info:
                 if info.family != "inet":
                     continue
                 seen = Address(device.ifname, f"{info.local}/{info.prefixlen}")
                 wanted = desired.get(seen.key)
+                if seen.key in kept:
+                    continue
                 if isinstance(wanted, Address):
                     if info.valid_life_time == FOREVER:  # a leased one would vanish: giving it anew makes it stay
                         yield wanted
-                elif device.ours and info.scope == GLOBAL_SCOPE and (seen.device, seen.interface) not in self.excepted:
+                elif device.ours and info.scope == GLOBAL_SCOPE:
                     yield seen
 
     def check(self, changes: Sequence[Change]) -> Iterable[Failure]:

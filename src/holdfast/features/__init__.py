@@ -17,7 +17,9 @@ from holdfast.features import (
     ips,
     later,
     load_balancer,
+    redundancy,
     source_nat,
+    state_report,
     static_routes,
     vm_data,
     vm_password,
@@ -40,5 +42,7 @@ FEATURES: tuple[Feature[Any], ...] = (
     vm_data.FEATURE,
     vm_password.FEATURE,
     guest_service.FEATURE,
+    redundancy.FEATURE,
+    state_report.FEATURE,
     *later.FEATURES,
 )

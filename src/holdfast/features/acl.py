@@ -9,9 +9,10 @@ from msgspec.structs import replace
 
 from holdfast.errors import Rejected
 from holdfast.feature import Claim, Command, Feature, Gone, Item, Mac, Merged, Pending
+from holdfast.interface import Interface
 from holdfast.intervals import ANY, Guarded, Span, disjoint, icmp_keys, icmp_ranges, levels
 from holdfast.nft import Element, key, ports, quoted
-from holdfast.router import Interface, Router
+from holdfast.router import Router
 from holdfast.shared import Data
 from holdfast.texts import canonical, is_network
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from holdfast.addresses import prefix_length
 from holdfast.errors import Rejected
 from holdfast.feature import Claim, Command, Feature, Merged
+from holdfast.interface import PURPOSES
 from holdfast.nft import Element, quoted
-from holdfast.router import PURPOSES, Router
+from holdfast.router import Router
 from holdfast.shared import BootLine, BootNic
 from holdfast.state import File, Sysctl
 from holdfast.texts import is_host_name, is_ipv4, is_mac, is_network
@@ -15,7 +16,8 @@ SECRET_KEYS = ("vmpassword", "router_password", "keystore_password", "baremetaln
 _UNDERSTOOD = {
     "name", "type", "gateway", "localgw", "mgmtcidr", "domain", "dnssearchorder", "dns1", "dns2", "internaldns1",
     "internaldns2", "useextdns", "exposedns", "userouteripresolver", "disable_rp_filter", "sshonguest", "publicMtu",
-    "privateMtu", "nic_macs", "vpccidr", "source_nat_ip", "has_public_network",
+    "privateMtu", "nic_macs", "vpccidr", "source_nat_ip", "has_public_network", "redundant_router", "router_id",
+    "advert_int", "guestgw",
 }  # fmt: skip
 
 
@@ -53,6 +55,10 @@ def merge(_bag: BootLine, command: CmdLine, _router: Router) -> Merged[BootLine]
             vpccidr=_network(given, "vpccidr"),
             source_nat_ip=_address(given, "source_nat_ip"),
             has_public_network=_text(given, "has_public_network").lower() != "false",
+            redundant=_text(given, "redundant_router") in ("1", "true"),
+            pair=_whole(given, "router_id"),
+            advert_s=_number(given, "advert_int") or 1,
+            guest_gateway=_address(given, "guestgw"),
             other={k: v for k, v in given.items() if k not in _UNDERSTOOD | {*SECRET_KEYS} and not _is_nic_key(k)},
             secrets={key: given[key] for key in SECRET_KEYS if key in given},
         ),
@@ -138,6 +144,13 @@ def _networks(given: dict[str, str], key: str) -> tuple[str, ...]:
 
 def _true(given: dict[str, str], key: str) -> bool:
     return _text(given, key).lower() == "true"
+
+
+def _whole(given: dict[str, str], key: str) -> int:
+    value = _text(given, key)
+    if value and not (value.isascii() and value.isdigit()):
+        raise Rejected(f"{value!r} is not a number", f"cmd_line.{key}")
+    return int(value or 0)
 
 
 def _number(given: dict[str, str], key: str) -> int:

@@ -7,8 +7,9 @@ from holdfast.addresses import inside, network, number
 from holdfast.dnsmasq import Network
 from holdfast.errors import Rejected
 from holdfast.feature import Claim, Command, Feature, Gone, Ipv4, Line, Mac, Merged, Pending, Service
+from holdfast.interface import Interface
 from holdfast.nft import Element, key, quoted
-from holdfast.router import Interface, Router
+from holdfast.router import Router
 from holdfast.shared import Host, Hosts, Subnets, Tier
 from holdfast.state import File, Leases
 
@@ -115,12 +116,12 @@ def _networks(face: Interface, dwellers: Mapping[str, dict[str, Host]], router: 
             net,
             address,
             prefix,
-            gateway=tier.gateway if tier else _gateway(net, address, dwellers[net], router),
-            servers=tuple(dict.fromkeys(_servers(address, router, tier))),
+            gateway=tier.gateway if tier else face.virtual or _gateway(net, address, dwellers[net], router),
+            servers=tuple(dict.fromkeys(_servers(face.virtual or address, router, tier))),
             domain=(tier.domain if tier else "") or router.boot.domain,
             search=router.boot.dnssearchorder,
             mtu=face.mtu,
-            data_server=tier.gateway if tier and tier.is_gateway and tier.gateway else address,
+            data_server=tier.gateway if tier and tier.is_gateway and tier.gateway else face.virtual or address,
         )
 
 

@@ -110,6 +110,8 @@ def contribute(bag: Tiers, router: Router) -> Iterator[Claim]:
         yield Claim(origin, Link(device, up=True, mtu=tier.mtu or MTU))
         yield Claim(origin, Route(tier.network, device=device, source=tier.address))
         yield Claim(origin, Address(device, f"{tier.address}/{tier.prefix}", announce=True))
+        if router.boot.redundant and tier.gateway != tier.address:
+            yield Claim(origin, Address(device, f"{tier.gateway}/{tier.prefix}", keeper="keepalived"))
         yield Claim(origin, Flows(tier.network))
         for own in dict.fromkeys((tier.address, tier.gateway)):
             yield Claim(origin, Element("acl_gateway", key(quoted(device), own)))

@@ -7,8 +7,9 @@ from msgspec import Struct
 
 from holdfast.addresses import network
 from holdfast.feature import Claim, Feature, Pending, Service
+from holdfast.interface import Interface
 from holdfast.nft import Element, key, quoted
-from holdfast.router import Interface, Router
+from holdfast.router import Router
 from holdfast.state import File
 
 VIEW = "/run/holdfast/guest/view.json"
@@ -58,7 +59,8 @@ def _own(face: Interface, router: Router) -> tuple[str, ...]:
     """Every address that guests of this nic may know the router by."""
     tier = router.tiers.get(face.nic)
     gateway = (tier.gateway,) if tier and tier.is_gateway and tier.gateway else ()
-    return tuple(dict.fromkeys((*(address for address, _ in face.addresses), *gateway)))
+    shared = (face.virtual,) if face.virtual else ()
+    return tuple(dict.fromkeys((*(address for address, _ in face.addresses), *gateway, *shared)))
 
 
 def _places(router: Router) -> Mapping[str, Interface]:

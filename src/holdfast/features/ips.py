@@ -7,9 +7,10 @@ from msgspec.structs import replace
 from holdfast.addresses import inside, network, overlap, prefix_length
 from holdfast.errors import Rejected
 from holdfast.feature import Claim, Command, Feature, Ipv4, Item, Mac, Merged, Pending, Refusal
+from holdfast.interface import Interface
 from holdfast.nft import Element, key, quoted
 from holdfast.nft import mark as nft_mark
-from holdfast.router import WAY_MASK, Interface, Router
+from holdfast.router import WAY_MASK, Router
 from holdfast.shared import IpAddress, Ips
 from holdfast.state import MTU, Address, File, Link, PolicyRule, Route
 
@@ -138,13 +139,23 @@ def _carried(bag: Ips, face: Interface, router: Router) -> Iterator[Claim]:
         if face.purpose == "private":
             yield Claim(origin, Element("acl_gateway", key(quoted(face.device), address)))
     # The kernel has a route to each connected network too, but with the address that came first; this one is said.
-    for net in face.networks:
-        if next(other for other in router.interfaces if other.device and net in other.networks) is not face:
+    # A link that is down carries none.
+    for net in face.networks if router.up(face) else ():
+        up = (other for other in router.interfaces if other.device and net in other.networks and router.up(other))
+        if next(up) is not face:
             continue  # two nics in one network: the first of them speaks to it
         source = next(address for address, prefix in face.addresses if network(address, prefix) == net)
         yield Claim(_origin(bag, source, router), Route(net, device=face.device, source=source))
     mtu = face.mtu or (0 if face.purpose == "control" else MTU)
-    yield Claim(f"ips/{face.device}", Link(face.device, up=True, mtu=mtu))
+    yield Claim(f"ips/{face.device}", Link(face.device, up=router.up(face), mtu=mtu))
+    if face.virtual:
+        yield from _virtual(face)
+
+
+def _virtual(face: Interface) -> Iterator[Claim]:
+    """The address that guests of a pair use: keepalived gives it to the router that serves."""
+    prefix = face.addresses[0][1]
+    yield Claim("cmdline/guestgw", Address(face.device, f"{face.virtual}/{prefix}", keeper="keepalived"))
 
 
 def _policy(bag: Ips, face: Interface, router: Router) -> Iterator[Claim]:
@@ -154,7 +165,7 @@ def _policy(bag: Ips, face: Interface, router: Router) -> Iterator[Claim]:
     yield Claim(origin, Element("way_in", f'"{face.device}"', nft_mark(mark)))
     for connected in face.networks:
         yield Claim(origin, PolicyRule(PRIORITY_SOURCE + face.number, table, source=connected))
-    if face.gateway:
+    if face.gateway and router.up(face):
         yield Claim(origin, _by_default(face, router, table))
     # What is connected is never sent to the gateway: the lookup goes on to the main table.
     near = [other for other in router.interfaces if other.device and (other is face or other.purpose != "public")]
@@ -176,7 +187,8 @@ def _default(router: Router) -> Iterator[Claim]:
         gateways += [tier.gateway for tier in sorted(router.tiers.values(), key=lambda tier: tier.network_id)]
     gateway = next(filter(None, gateways), "")
     for face in router.interfaces:
-        if gateway and face.device and inside(gateway, face.networks) and gateway not in dict(face.addresses):
+        here = face.device and router.up(face) and inside(gateway, face.networks) if gateway else False
+        if here and gateway not in dict(face.addresses):
             yield Claim("cmdline/gateway", _by_default(face, router, gateway=gateway))
             return
 

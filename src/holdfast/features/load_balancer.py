@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from holdfast.errors import Rejected
 from holdfast.feature import Claim, Command, Feature, Item, Merged, Secret, Service
 from holdfast.haproxy import excess, translate
+from holdfast.interface import Interface
 from holdfast.nft import Element, key, quoted
-from holdfast.router import Interface, Router
+from holdfast.router import Router
 from holdfast.shared import Data
 from holdfast.state import File, Sysctl
 from holdfast.texts import IPV4, OCTET

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from holdfast.feature import Claim, Feature
+from holdfast.interface import Interface
 from holdfast.nft import Element, key, quoted
-from holdfast.router import Interface, Router
+from holdfast.router import Router
 from holdfast.shared import Ips
 
 
@@ -14,7 +15,7 @@ def contribute(_bag: None, router: Router) -> Iterator[Claim]:
         return
     for guest in router.served:
         hairpin = key(quoted(guest.device), quoted(guest.device))
-        yield Claim(f"cmdline/{guest.device}", Element("hairpin", hairpin, guest.addresses[0][0]))
+        yield Claim(f"cmdline/{guest.device}", Element("hairpin", hairpin, guest.virtual or guest.addresses[0][0]))
         for out in (*router.of("public"), *router.of("private")):
             address = _leaving(out, router)
             if address:

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from holdfast.addresses import inside, overlap
 from holdfast.errors import Rejected
 from holdfast.feature import Claim, Command, Feature, Item, Merged, Pending, Refusal
-from holdfast.router import Interface, Router
+from holdfast.interface import Interface
+from holdfast.router import Router
 from holdfast.shared import Data
 from holdfast.state import Route
 from holdfast.texts import canonical, is_ipv4, is_network
@@ -101,7 +102,8 @@ def contribute(bag: Routes, router: Router) -> Iterator[Claim]:
         if face is None:
             yield Claim(origin, Pending(f"route {target}", f"a nic in the network of {gateway}"))
             continue
-        yield Claim(origin, Route(destination, gateway=gateway, device=face.device))
+        if router.up(face):
+            yield Claim(origin, Route(destination, gateway=gateway, device=face.device))
         for policy in (*router.of("public"), *router.of("private")):
             yield Claim(origin, Route(destination, policy.table, kind="throw"))
 

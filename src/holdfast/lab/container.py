@@ -12,7 +12,7 @@ from pathlib import Path
 
 from holdfast.lab.ledger import Ledger, members, remove_cgroup
 from holdfast.lab.process import Process, Result, finish, gone, must, start
-from holdfast.lab.sentence import LabError
+from holdfast.lab.sentence import LabError, eventually
 
 BOOT_S = 60.0
 STOP_S = 30.0
@@ -141,6 +141,24 @@ class Container:
             except subprocess.TimeoutExpired as error:
                 raise LabError(f"{self.machine} would not die") from error
         self._forget()
+
+    def freeze(self) -> None:
+        """Stop all its processes where they are, in one stroke; its part of the kernel goes on."""
+        self._freeze(frozen=True)
+
+    def thaw(self) -> None:
+        """Let its processes go on."""
+        self._freeze(frozen=False)
+
+    def _freeze(self, *, frozen: bool) -> None:
+        switches = [cgroup / "cgroup.freeze" for cgroup in self.cgroups]
+        switch = next((path for path in switches if path.exists()), None)
+        if switch is None:
+            raise LabError(f"{self.machine} is in no cgroup2 that could be frozen")
+        switch.write_text(str(int(frozen)))
+        events = switch.with_name("cgroup.events")
+        sentence = f"{self.machine} {'stands still' if frozen else 'goes on'}"
+        eventually(lambda: f"frozen {int(frozen)}" in events.read_text(), sentence)
 
     def _forget(self) -> None:
         left = [process for cgroup in self.cgroups for process in members(cgroup)]

@@ -18,12 +18,16 @@ from holdfast.lab.sentence import LabError
 
 SUITE = "bookworm"
 PACKAGES = (
-    "conntrack", "dbus", "dnsmasq-base", "dnsmasq-utils", "haproxy", "iproute2", "iputils-arping", "iputils-ping",
-    "libcap2-bin", "netbase", "nftables", "openssh-server", "openssl", "procps", "python3", "systemd", "systemd-sysv",
+    "conntrack", "conntrackd", "dbus", "dnsmasq-base", "dnsmasq-utils", "haproxy", "iproute2", "iputils-arping",
+    "iputils-ping", "keepalived", "libcap2-bin", "netbase", "nftables", "openssh-server", "openssl", "procps",
+    "python3", "systemd", "systemd-sysv",
 )  # fmt: skip
 RECIPE = 2  # counts changes to how the base is made that the lists here do not show
 
-_DISABLED = ("ssh.service", "ssh.socket", "haproxy.service", "nftables.service", "systemd-timesyncd.service")
+_DISABLED = (
+    "ssh.service", "ssh.socket", "haproxy.service", "nftables.service", "systemd-timesyncd.service",
+    "keepalived.service", "conntrackd.service",
+)  # fmt: skip
 _MASKED = (
     "systemd-networkd.service", "systemd-networkd.socket", "systemd-resolved.service", "systemd-logind.service",
     "console-getty.service", "getty.target", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer",

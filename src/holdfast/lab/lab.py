@@ -91,6 +91,15 @@ class Lab:
         """Pull a host's cable out, or put it back in."""
         self._place.switch.carry([host.ports[nic]], up=up)
 
+    def partition(self, segment: Segment, away: Sequence[Host | Router]) -> None:
+        """Cut a segment in two, with these on the far side of the cut; nobody loses the carrier.  `heal` ends it."""
+        ports = [port for one in away for port in one.ports.values() if port.segment == segment]
+        self._place.switch.partition(segment, ports)
+
+    def heal(self, segment: Segment) -> None:
+        """Make a segment whole again."""
+        self._place.switch.heal(segment)
+
     def _free(self, name: str) -> None:
         if name in self.hosts or name in self.routers:
             raise LabError(f"there is a {name} already")

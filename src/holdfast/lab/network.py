@@ -7,6 +7,8 @@ from typing import NamedTuple
 from holdfast.lab.ledger import NETNS, Ledger
 from holdfast.lab.process import finish, must
 
+_DISABLED, _FORWARDING = 0, 3  # states of a bridge's port
+
 
 class Segment(NamedTuple):
     """One broadcast domain: its name and its bridge in the switch."""
@@ -86,6 +88,34 @@ class Switch:
         """Set the carrier of cables, all in one stroke."""
         if ports:
             batch(self.namespace, [f"link set {port.port} {'up' if up else 'down'}" for port in ports])
+
+    def block(self, ports: Sequence[Port], *, blocked: bool) -> None:
+        """Let nothing pass through ports, both ways, or everything again; the nics behind them keep their carrier."""
+        state = _DISABLED if blocked else _FORWARDING
+        must(
+            ["bridge", "-n", self.namespace, "-batch", "-"],
+            stdin="".join(f"link set dev {port.port} state {state}\n" for port in ports),
+        )
+
+    def partition(self, segment: Segment, away: Sequence[Port]) -> None:
+        """Cut a segment in two: these ports see each other and none of the rest; nobody loses the carrier."""
+        other = f"{segment.bridge[:14]}~"
+        batch(
+            self.namespace,
+            [
+                f"link add {other} type bridge forward_delay 0 mcast_snooping 0",
+                f"link set {other} up",
+                *(f"link set {port.port} master {other}" for port in away),
+            ],
+        )
+
+    def heal(self, segment: Segment) -> None:
+        """Make a cut segment whole again."""
+        other = f"{segment.bridge[:14]}~"
+        listed = must(["ip", "-n", self.namespace, "-brief", "link", "show", "master", other]).splitlines()
+        away = [line.split()[0].partition("@")[0] for line in listed]
+        lines = [f"link set {port} master {segment.bridge}" for port in away]
+        batch(self.namespace, [*lines, f"link delete {other}"])
 
 
 def nics(namespace: str) -> set[str]:

@@ -72,6 +72,16 @@ class Router:
         if not keep_disk:
             self.container.format()
 
+    def stun(self) -> None:
+        """Stop it amid everything, as a hypervisor that pauses it: silent, its cables in; `wake` ends it."""
+        self.place.switch.block(list(self.ports.values()), blocked=True)
+        self.container.freeze()
+
+    def wake(self) -> None:
+        """Let it go on where it was stunned; it does not know that time has passed."""
+        self.container.thaw()
+        self.place.switch.block(list(self.ports.values()), blocked=False)
+
     def _stop(self, verb: str) -> int:
         if not self.running:
             raise LabError(f"{self.name} is off")

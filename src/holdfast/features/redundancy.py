@@ -1,0 +1,77 @@
+"""A pair of routers: which of them serves is keepalived's to say, and the other hears of every connection."""
+
+from collections.abc import Iterator
+
+from holdfast import conntrackd, keepalived
+from holdfast.addresses import number
+from holdfast.feature import Claim, Feature, Pending, Service
+from holdfast.interface import Interface
+from holdfast.keepalived import Virtual
+from holdfast.nft import Chain, Rule, Stage, quoted
+from holdfast.router import Router
+from holdfast.state import File, Handover, Sysctl
+
+KEEPALIVED = "keepalived.service"
+CONNTRACKD = "conntrackd.service"
+ORIGIN = "redundancy"
+ALL_SYSTEMS = "224.0.0.1"
+
+
+def contribute(_bag: None, router: Router) -> Iterator[Claim]:
+    """Both daemons with their texts, what the peer may say on the segment, and the hand-over of connections."""
+    # Who takes up a connection in the middle has not been told of it; with this the kernel does not pretend.
+    yield Claim(ORIGIN, Sysctl("net/netfilter/nf_conntrack_tcp_loose", "0" if router.boot.redundant else "1"))
+    segment = router.segment
+    if router.boot.redundant and router.served and segment is None:
+        yield Claim(ORIGIN, Pending("redundancy", "a gateway that both routers share"))
+    yield Claim(ORIGIN, Service(KEEPALIVED, wanted=segment is not None))
+    yield Claim(ORIGIN, Service(CONNTRACKD, wanted=segment is not None))
+    if segment is None:
+        return
+    check = ("keepalived", "-t", "-f")
+    text = _election(segment, router)
+    yield Claim(ORIGIN, File(keepalived.CONF, text, mode=0o600, check=check, reload=KEEPALIVED, secret=True))
+    yield Claim(ORIGIN, File(conntrackd.CONF, _connections(segment, router), restart=CONNTRACKD))
+    yield Claim(ORIGIN, Handover(router.role.value))
+    for text in _openings(segment):
+        yield Claim(ORIGIN, Rule(Chain.INPUT, Stage.ADMIT, text))
+
+
+def _election(segment: Interface, router: Router) -> str:
+    boot = router.boot
+    others = [face for face in router.interfaces if face.device and face.virtual and face.nic != segment.nic]
+    # On isolated networks the two are told no secret: they derive one from what both know.
+    public = [nic.address for nic in boot.nics if nic.number == _PUBLIC]
+    return keepalived.configuration(
+        device=segment.device,
+        vrid=keepalived.vrid(boot.pair),
+        password=keepalived.password(boot.secrets.get("router_password", ""), segment.virtual, *public),
+        gateway=_virtual(segment),
+        others=[_virtual(face) for face in sorted(others, key=lambda face: number(face.virtual))],
+        advert_s=boot.advert_s,
+    )
+
+
+_PUBLIC = 2  # where an isolated router's public nic stands in the boot line; both routers have its address
+
+
+def _virtual(face: Interface) -> Virtual:
+    return Virtual(f"{face.virtual}/{face.addresses[0][1]}", face.device)
+
+
+def _connections(segment: Interface, router: Router) -> str:
+    control = [address for face in router.of("control") for address, _ in face.addresses]
+    return conntrackd.configuration(segment.device, segment.addresses[0][0], control)
+
+
+def _openings(segment: Interface) -> Iterator[str]:
+    """What the peer may say, on this nic and from its network alone; and the question by which a switch that watches
+    groups learns that somebody here listens to one.
+    """
+    there = f"iifname {quoted(segment.device)} ip saddr {segment.networks[0]}"
+    yield f"{there} ip daddr {keepalived.MULTICAST} meta l4proto {keepalived.PROTOCOL} accept"
+    yield f"{there} ip daddr {conntrackd.MULTICAST} udp dport {conntrackd.PORT} accept"
+    yield f"iifname {quoted(segment.device)} ip daddr {ALL_SYSTEMS} meta l4proto 2 accept"
+
+
+FEATURE = Feature("redundancy", (), None, None, contribute)
