@@ -19,9 +19,9 @@ import pytest
 
 from holdfast.drivers.ruleset import Rulesets
 from holdfast.features.acl import Acl, AclRule, compiled
+from holdfast.interface import Interface
 from holdfast.marks import Marks
 from holdfast.program import assemble
-from holdfast.router import Interface
 from holdfast.state import diff
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]

@@ -185,11 +185,11 @@ def test_what_is_not_ours_is_not_touched(machine: Machine) -> None:
     ip("addr", "add", "10.8.0.1/24", "dev", "eth0")
     ip("route", "add", "192.0.2.0/24", "via", "10.1.1.9")
     ip("rule", "add", "pref", "2000", "from", "10.0.0.0/8", "table", "9")
-    machine.addresses.excepted = frozenset({("eth0", "10.8.0.1/24")})
+    kept = Address("eth0", "10.8.0.1/24", keeper="another daemon")
     machine.ip.forget()
 
-    assert machine.plan(state(*UP, LAN, WAN)) == []
-    assert machine.converge() == []
+    assert machine.plan(state(*UP, LAN, WAN, kept)) == []
+    assert machine.converge(kept) == []
 
     assert "10.7.0.1" in ip("addr")
     assert "10.8.0.1" in ip("addr")

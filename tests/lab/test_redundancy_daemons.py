@@ -1,0 +1,314 @@
+"""keepalived and conntrackd with the texts that a pair is given, in two namespaces: one serves, the other knows."""
+
+import os
+import re
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from holdfast import conntrackd, keepalived
+from holdfast.config import EMPTY, decode, merge
+from holdfast.desired import desired
+from holdfast.keepalived import Virtual
+from holdfast.lab.ledger import Ledger, sweep
+from holdfast.lab.network import Segment, Switch, batch, make_namespace
+from holdfast.lab.process import finish, must, start
+from holdfast.lab.sentence import eventually
+from holdfast.router import Facts, Nic, Role
+from holdfast.state import Elements, File, Ruleset, State, Sysctl
+
+pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+FLOWS = 500
+HOOK = '#!/bin/sh\necho "$3" >>/run/word\n'
+CUT = """
+table inet cut {
+    chain input {
+        type filter hook input priority -300
+        ip protocol 112 drop
+    }
+}
+"""
+CONTROL, PUBLIC = "0e:00:a9:48:00:0{}", "1e:00:cb:00:71:4{}"
+Message = dict[str, Any]
+
+
+def line(number: int) -> Message:
+    told = {
+        "type": "vpcrouter", "name": f"r-7{number}-VM", "vpccidr": "10.72.0.0/16", "eth0ip": f"169.254.72.{number}",
+        "eth0mask": "255.255.0.0", "redundant_router": "1", "advert_int": "1", "router_id": "72",
+        "router_password": "73190042586631907254410098236517",
+    }  # fmt: skip
+    return {"type": "cmdline", "cmd_line": told}
+
+
+def tier(number: int, at: int) -> Message:
+    return {
+        "type": "guestnetwork", "add": True, "mac_address": mac(number, at), "device": "eth9",
+        "router_guest_ip": f"10.72.{at}.{10 + number}", "router_guest_netmask": "255.255.255.0",
+        "router_guest_gateway": f"10.72.{at}.1", "network_id": 720 + at, "delete_from_processed_cache": False,
+    }  # fmt: skip
+
+
+def mac(number: int, at: int) -> str:
+    return f"02:00:48:{at:02x}:00:0{number}"
+
+
+class Node:
+    """A router without Holdfast: a namespace, a /run of its own, and what Holdfast would have written."""
+
+    def __init__(self, ledger: Ledger, name: str, number: int, directory: Path) -> None:
+        self.ledger, self.number, self.directory = ledger, number, directory
+        self.namespace = make_namespace(ledger, name)
+        directory.mkdir()
+        argv = ["ip", "netns", "exec", name, "unshare", "-m", "-p", "-f", "--kill-child", "--mount-proc"]
+        self.holder = start([*argv, "sleep", "infinity"], directory / "holder")
+        ledger.process(self.holder.pid, "holder")
+        inside = eventually(self._children, "the namespaces are there")
+        self.enter = ["nsenter", "-t", inside[0], "-m", "-p", "-n", "--"]
+        for place in ("/run", "/opt"):
+            self.run("mount", "-t", "tmpfs", "tmpfs", place)
+        self.run("mkdir", "-p", "/run/holdfast/vrrp", conntrackd.RUN, str(Path(keepalived.HOOK).parent))
+        must([*self.enter, "tee", keepalived.HOOK], stdin=HOOK)
+        self.run("chmod", "755", keepalived.HOOK)
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+
+    def _children(self) -> list[str]:
+        return Path(f"/proc/{self.holder.pid}/task/{self.holder.pid}/children").read_text().split()
+
+    def run(self, *argv: str) -> str:
+        return must([*self.enter, *argv])
+
+    def wanted(self, tiers: int) -> State:
+        """What Holdfast makes of its messages."""
+        nics = [CONTROL.format(self.number), PUBLIC.format(self.number), *(mac(self.number, at) for at in (1, 2, 3))]
+        facts = Facts(tuple(Nic(mac, f"eth{at}") for at, mac in enumerate(nics)), Role.BACKUP)
+        messages = [line(self.number), *(tier(self.number, at) for at in range(1, tiers + 1))]
+        config = reduce(lambda c, m: merge(c, decode(msgspec.json.encode(m)), facts).config, messages, EMPTY)
+        return desired(config, facts).state
+
+    def write(self, tiers: int) -> Path:
+        """Write both texts, as the file driver would; return the directory."""
+        for path in (keepalived.CONF, conntrackd.CONF):
+            file = self.wanted(tiers)["File", path]
+            assert isinstance(file, File)
+            fresh = self.directory / "fresh"
+            fresh.write_text(file.text)
+            fresh.chmod(file.mode)
+            fresh.rename(self.directory / Path(path).name)
+        return self.directory
+
+    def configure(self) -> None:
+        """Firewall and kernel parameters of one tier, and the daemons."""
+        state = self.wanted(1)
+        rules = [next(r.text for r in state.values() if isinstance(r, Ruleset))]
+        for held in state.values():
+            if isinstance(held, Elements):
+                rules += [f"add element inet holdfast {held.set} {{ {entry} }}\n" for entry in entries(held.entries)]
+        must([*self.enter, "nft", "-f", "-"], stdin="".join(rules))
+        for value in state.values():
+            if isinstance(value, Sysctl):
+                self.run("sysctl", "-q", "-w", f"{value.name}={value.value}")
+        self.begin("keepalived", "keepalived", "-n", "-l", "-P", "-f", str(self.write(1) / "keepalived.conf"))
+        self.begin("conntrackd", "conntrackd", "-C", str(self.directory / "conntrackd.conf"))
+
+    def begin(self, name: str, *argv: str) -> None:
+        self.daemons[name] = start([*self.enter, *argv], self.directory / f"{name}.log")
+        self.ledger.process(self.daemons[name].pid, name)
+
+    def reload(self) -> None:
+        self.run("kill", "-HUP", self.run("cat", "/run/keepalived.pid").strip())
+
+    def words(self) -> list[str]:
+        return finish([*self.enter, "cat", "/run/word"]).text.split()
+
+    def holds(self) -> set[str]:
+        """The virtual addresses that are here."""
+        return set(re.findall(r" (10\.72\.\d\.1/24) ", self.run("ip", "-4", "address")))
+
+    def conntrackd(self, *options: str) -> str:
+        return self.run("conntrackd", "-C", str(self.directory / "conntrackd.conf"), *options)
+
+    def known(self) -> int:
+        """How many of the peer's connections it holds in store."""
+        external = self.conntrackd("-s").partition("cache external:")[2]
+        return int(re.findall(r"current active connections:\s+(\d+)", external)[0])
+
+    def connections(self) -> int:
+        listed = self.run("conntrack", "-L", "--mark", "1234")
+        return len(listed.splitlines())
+
+    def fill(self) -> None:
+        """Connections as forwarding would leave them: NATed, marked, established."""
+        lines = [
+            f"-A -p tcp --state ESTABLISHED -t 432000 -s 10.72.1.{50 + n % 100} -d 192.0.2.7 --sport {1024 + n} "
+            f"--dport 443 -u ASSURED,SEEN_REPLY --mark 1234 --src-nat 203.0.113.72:{1024 + n}\n"
+            for n in range(FLOWS)
+        ]
+        (self.directory / "flows").write_text("".join(lines))
+        self.run("conntrack", "-R", str(self.directory / "flows"))
+
+
+def entries(held: Mapping[str, str]) -> list[str]:
+    return [f"{key} : {value}" if value else key for key, value in held.items()]
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
+    sweep()
+    name = f"hf-daemons-{secrets.token_hex(2)}"
+    ledger = Ledger.open(name, stay=False)
+    made: list[Node] = []
+    try:
+        switch = Switch(ledger, f"{name}-switch")
+        segments = [switch.segment(segment) for segment in ("control", "public", "tier1", "tier2", "tier3")]
+        for number in (1, 2):
+            made.append(Node(ledger, f"{name}-{number}", number, tmp_path / f"router{number}"))
+            plug(switch, segments, made[-1])
+        for node in made:
+            node.configure()
+        yield made[0], made[1]
+    finally:
+        ledger.remove()
+        for node in made:
+            for process in (node.holder, *node.daemons.values()):
+                process.wait(10)
+
+
+def plug(switch: Switch, segments: list[Segment], node: Node) -> None:
+    """All its nics, up, with its own addresses."""
+    macs = [CONTROL.format(node.number), PUBLIC.format(node.number), *(mac(node.number, at) for at in (1, 2, 3))]
+    for at, (segment, address) in enumerate(zip(segments, macs, strict=True)):
+        switch.connect(segment, node.namespace, f"eth{at}", address, up=True)
+    batch(node.namespace, [f"address add 10.72.{at}.{10 + node.number}/24 dev eth{at + 1}" for at in (1, 2, 3)])
+
+
+def serving(nodes: tuple[Node, Node]) -> tuple[Node, Node]:
+    """Who serves, and the other."""
+
+    def settled() -> bool:
+        return sorted(node.words()[-1] for node in nodes if node.words()) == ["BACKUP", "MASTER"]
+
+    eventually(settled, "one is MASTER and the other BACKUP", 15)
+    first, second = nodes
+    return nodes if first.words()[-1] == "MASTER" else (second, first)
+
+
+def test_one_serves_and_the_other_knows_its_connections(nodes: tuple[Node, Node]) -> None:
+    master, backup = serving(nodes)
+    eventually(lambda: master.holds() == {"10.72.1.1/24"}, "who serves has the address")
+    assert backup.holds() == set()
+
+    master.fill()
+    eventually(lambda: backup.known() >= FLOWS, "the backup has heard of every connection")
+    assert backup.connections() == 0, "they wait beside the kernel's table"
+
+    master.run("kill", "-TERM", master.run("cat", "/run/keepalived.pid").strip())
+    eventually(lambda: backup.words()[-1] == "MASTER", "the other takes over")
+    eventually(lambda: backup.holds() == {"10.72.1.1/24"}, "with the address")
+    assert master.holds() == set()
+    assert master.words()[-1] == "STOP"
+
+    backup.conntrackd("-c")
+    assert backup.connections() == FLOWS
+    assert backup.run("conntrack", "-L", "--mark", "1234").count("dst=203.0.113.72 ") == FLOWS
+
+
+def test_a_further_address_costs_no_election(nodes: tuple[Node, Node]) -> None:
+    master, backup = serving(nodes)
+    before = [node.words() for node in nodes]
+
+    for tiers in (2, 3, 2, 3):
+        for node in (backup, master):
+            node.write(tiers)
+            node.reload()
+            time.sleep(0.3)  # the other has the older text meanwhile
+    everything = {f"10.72.{at}.1/24" for at in (1, 2, 3)}
+    eventually(lambda: master.holds() == everything, "who serves has all addresses")
+    time.sleep(4)  # an election would take three adverts and a bit
+
+    assert master.holds() == everything
+    assert backup.holds() == set()
+    assert [node.words() for node in nodes] == before
+
+
+def test_a_text_that_cannot_be_is_refused_and_harms_nothing(nodes: tuple[Node, Node]) -> None:
+    master, backup = serving(nodes)
+    before = [node.words() for node in nodes]
+    conf = master.directory / "keepalived.conf"
+    good = conf.read_text()
+    conf.write_text(good.replace("dev eth2", "dev eth7"))
+    tried = finish([*master.enter, "keepalived", "-t", "-f", str(conf)])
+    master.reload()
+    time.sleep(4)
+
+    assert tried.code == 5
+    assert "interface eth7 for ip address 10.72.1.1/24 doesn't exist" in tried.errors + tried.text
+    assert master.holds() == {"10.72.1.1/24"}
+    assert backup.holds() == set()
+    assert [node.words() for node in nodes] == before
+
+
+def test_the_later_term_serves_after_both_have(nodes: tuple[Node, Node]) -> None:
+    master, backup = serving(nodes)
+    must([*backup.enter, "tee", f"{keepalived.TERM}.new"], stdin="1\n")
+    backup.run("mv", f"{keepalived.TERM}.new", keepalived.TERM)
+    time.sleep(2)
+    assert backup.words()[-1] == "BACKUP", "a higher priority alone changes nothing"
+
+    for node in nodes:
+        must([*node.enter, "nft", "-f", "-"], stdin=CUT)
+    eventually(lambda: backup.words()[-1] == "MASTER", "neither hears the other, so both serve", 10)
+    for node in nodes:
+        node.run("nft", "delete", "table", "inet", "cut")
+    eventually(lambda: master.words()[-1] == "BACKUP", "the one with the lower term steps back")
+    time.sleep(2)
+    assert backup.words()[-1] == "MASTER"
+    assert master.holds() == set()
+
+
+def test_conntrackd_comes_back_after_a_kill_where_its_directory_was_made_anew(nodes: tuple[Node, Node]) -> None:
+    master, backup = serving(nodes)
+    master.fill()
+    eventually(lambda: backup.known() >= FLOWS, "the backup has heard of every connection")
+    inner = Path(f"/proc/{backup.daemons['conntrackd'].pid}/task/{backup.daemons['conntrackd'].pid}/children")
+    os.kill(int(inner.read_text().split()[0]), signal.SIGKILL)
+    backup.daemons["conntrackd"].wait(5)
+    # What systemd does with a RuntimeDirectory.
+    backup.run("rm", "-r", conntrackd.RUN)
+    backup.run("mkdir", conntrackd.RUN)
+    backup.begin("again", "conntrackd", "-C", str(backup.directory / "conntrackd.conf"))
+
+    eventually(lambda: "external" in finish(backup_stats(backup)).text, "it answers")
+    eventually(lambda: backup.known() >= FLOWS, "it has asked for what it had missed")
+
+
+def backup_stats(node: Node) -> list[str]:
+    return [*node.enter, "conntrackd", "-C", str(node.directory / "conntrackd.conf"), "-s"]
+
+
+@pytest.mark.parametrize("advert_s", [0.01, 0.2, 0.999, 1, 3, 255, 99999])
+def test_keepalived_takes_every_interval(advert_s: float, nodes: tuple[Node, Node]) -> None:
+    path = nodes[0].directory / "tried.conf"
+    path.write_text(
+        keepalived.configuration(
+            device="eth2",
+            vrid=255,
+            password="c1d9a7a1",  # noqa: S106 a made-up one
+            gateway=Virtual("10.72.1.1/24", "eth2"),
+            others=[Virtual("10.72.2.1/24", "eth3")],
+            advert_s=advert_s,
+        )
+    )
+    path.chmod(0o600)
+    done = finish([*nodes[0].enter, "keepalived", "-t", "-f", str(path)])
+
+    assert (done.code, done.text, done.errors) == (0, "", "")

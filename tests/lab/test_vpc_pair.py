@@ -1,0 +1,120 @@
+"""A VPC's pair: tiers come and go on both routers, and none of it is an election."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from pair import ADVERT_S, FAR, VpcPair, vpc_pair
+from streams import Streams
+
+from holdfast.lab.probe import Flow
+
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
+
+SLACK = 3
+SETTLED_S = 3.0 * ADVERT_S
+DETECTION_S = 3.5 * ADVERT_S
+RETRANSMISSION_S = 10.0
+IDLE = 100
+BURST = range(1, 13)
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[VpcPair]:
+    with vpc_pair("vpair") as pair:
+        yield pair
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Say what was measured."""
+
+    def say(line: str) -> None:
+        with capsys.disabled():
+            print(f"\n  {line}", end="")  # noqa: T201 the measurement is half of what this is for
+
+    return say
+
+
+def flows(pair: VpcPair) -> list[Flow]:
+    """Out of both tiers, and from one to the other."""
+    return [
+        Flow(pair.vms[1], pair.world, 6000, address=FAR),
+        Flow(pair.vms[2], pair.world, 6001, "new", FAR),
+        Flow(pair.vms[1], pair.vms[2], 6002),
+    ]
+
+
+def test_the_numbers_of_nics_differ(pair: VpcPair) -> None:
+    """What the tests here are about is not that both routers look the same."""
+    first, second = ({port.mac: name for name, port in router.ports.items()} for router in pair.routers)
+    assert first[pair.mac(1, 0)] != second[pair.mac(1, 1)]
+
+
+def test_a_tier_comes_and_goes_unnoticed_by_the_others(pair: VpcPair, tell: Callable[[str], None]) -> None:
+    pair.ready()
+    before = [pair.entered(router) for router in pair.routers]
+    took = len(pair.seconds)
+
+    def come_and_go() -> None:
+        pair.tier(3)
+        pair.open(3)
+        time.sleep(ADVERT_S)
+        pair.tier(3, add=False)
+        pair.unplug(3)
+        time.sleep(ADVERT_S)
+
+    counts = pair.lab.measure(flows(pair), come_and_go)
+    elections = [pair.entered(router) for router in pair.routers]
+    tell(
+        f"lost {[count.lost for count in counts]} of {[count.sent for count in counts]}, silence"
+        f" {max(count.silence_s for count in counts) * 1000:.0f} ms, commands up to {max(pair.seconds[took:]):.2f} s"
+    )
+    assert elections == before
+    assert [count.lost for count in counts] == [0] * len(counts)
+
+
+def test_connections_of_all_tiers_live_on_whatever_the_nics_are_called(
+    pair: VpcPair, tell: Callable[[str], None]
+) -> None:
+    pair.ready()
+    master, backup = pair.master, pair.backup
+    with (
+        Streams(pair.vms[1], pair.world, FAR, 7000, IDLE) as outward,
+        Streams(pair.vms[2], pair.vms[1], "10.71.1.10", 7001, IDLE) as between,
+    ):
+        time.sleep(0.5)
+        with pair.lab.probe(flows(pair)) as probe:
+            master.power_cut()
+            pair.settles(SLACK * DETECTION_S)
+            time.sleep(1.0)
+        lived = outward.alive(RETRANSMISSION_S), between.alive(RETRANSMISSION_S)
+    silences = [round(count.silence_s, 2) for count in probe.counts]
+    tell(f"outage {silences} s, lived {lived[0]}/{IDLE} out of a tier and {lived[1]}/{IDLE} between tiers")
+    assert lived == (IDLE, IDLE)
+    assert max(silences) <= SLACK * DETECTION_S
+    assert pair.says(backup) == "PRIMARY"
+    pair.ready()
+    assert pair.says(master) == "BACKUP"
+
+
+def test_a_burst_of_tiers_is_no_election(tell: Callable[[str], None]) -> None:
+    with vpc_pair("vburst", ()) as pair:
+        pair.tier(BURST[0])
+        pair.settles()
+        before = pair.elections()
+        for tier in BURST[1:]:
+            pair.plug(tier)
+        began = time.monotonic()
+        for tier in BURST[1:]:
+            pair.tier(tier, at_once=True)
+        told = time.monotonic()
+        pair.ready()
+        settled = time.monotonic() - told
+        master = pair.master
+        tell(f"told within {told - began:.2f} s, settled {settled:.2f} s later, {pair.elections() - before} elections")
+        assert pair.elections() == before
+        assert settled <= SLACK * SETTLED_S
+        for tier in BURST:
+            assert pair.holds(master, f"10.71.{tier}.1")
+            assert not pair.holds(pair.other(master), f"10.71.{tier}.1")
