@@ -18,6 +18,7 @@ from holdfast import conntrackd, keepalived
 from holdfast.config import EMPTY, decode, merge
 from holdfast.desired import desired
 from holdfast.keepalived import Virtual
+from holdfast.lab import image
 from holdfast.lab.ledger import Ledger, sweep
 from holdfast.lab.network import Segment, Switch, batch, make_namespace
 from holdfast.lab.process import finish, must, start
@@ -76,6 +77,8 @@ class Node:
         self.enter = ["nsenter", "-t", inside[0], "-m", "-p", "-n", "--"]
         for place in ("/run", "/opt"):
             self.run("mount", "-t", "tmpfs", "tmpfs", place)
+        # The routers' own programs: the machine that a lab is on need not have them.
+        self.run("mount", "--bind", str(image.base() / "usr"), "/usr")
         self.run("mkdir", "-p", "/run/holdfast/vrrp", conntrackd.RUN, str(Path(keepalived.HOOK).parent))
         must([*self.enter, "tee", keepalived.HOOK], stdin=HOOK)
         self.run("chmod", "755", keepalived.HOOK)
