@@ -38,7 +38,7 @@ check: setup  ## lint, types and the tests that need neither root nor a network
 .PHONY: lab
 lab: setup  ## the tests that build routers out of namespaces (root)
 	@echo "== lab tests"
-	@$(PYTEST) -n 2 --dist loadfile -m "lab and not soak and not alone"
+	@$(PYTEST) -n 3 --dist loadfile -m "lab and not soak and not alone"
 	@$(PYTEST) -m "lab and not soak and alone"
 
 .PHONY: soak
