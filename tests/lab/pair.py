@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ class Entry(NamedTuple):
     word: str
 
 
-class Pair:
+class Pair(ABC):
     """What both kinds have in common: two routers that hear the same, and the questions about them.
 
     `segment` is what they elect over, `gateway` the address that its guests know, `public` their outer MAC: both have
@@ -51,12 +52,13 @@ class Pair:
         self.seconds: list[float] = []
         self._files = itertools.count(1)
 
+    @abstractmethod
     def _router(self, number: int) -> Router:
-        raise NotImplementedError
+        """One of the two, off."""
 
+    @abstractmethod
     def line(self, number: int) -> Mapping[str, str]:
         """A router's boot line."""
-        raise NotImplementedError
 
     def boot(self, *routers: Router) -> None:
         """Switch both on at the same moment, or these; each is configured as far as its disk goes when it is up."""
