@@ -29,13 +29,14 @@ class Ledger:
         """Begin a lab's records; LabError if a lab of this name is there.  `stay`: it outlives this process."""
         ROOT.mkdir(mode=0o700, exist_ok=True)
         ledger = cls(ROOT / name)
-        try:
-            ledger.directory.mkdir(mode=0o700)
-        except FileExistsError as error:
-            raise LabError(f"there is a lab named {name} already; holdfast lab down {name} removes it") from error
         owner = look_up(os.getpid())
         assert owner is not None  # noqa: S101 this process runs
-        ledger.note("owner", pid=owner.pid, start=owner.start, stay=stay)
+        with _alone():  # records whose owner is not written down yet look as if nobody needed them
+            try:
+                ledger.directory.mkdir(mode=0o700)
+            except FileExistsError as error:
+                raise LabError(f"there is a lab named {name} already; holdfast lab down {name} removes it") from error
+            ledger.note("owner", pid=owner.pid, start=owner.start, stay=stay)
         return ledger
 
     def note(self, kind: str, **what: str | int | bool) -> None:
@@ -136,11 +137,18 @@ def _unmount(path: str) -> None:
         finish(["umount", "--lazy", path])
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Two labs that begin at a time would trip over each other."""
+    with _LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def sweep() -> list[str]:
     """Remove what labs left whose owners are dead; return their names.  LabError, last, for what would not go."""
     swept, stubborn = [], []
-    with _LOCK.open("w") as lock:  # two labs that begin at a time would trip over each other
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _alone():
         for directory in sorted(ROOT.iterdir()) if ROOT.is_dir() else ():
             ledger = Ledger(directory)
             if (directory / "things").exists() and not ledger.owned():
