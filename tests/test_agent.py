@@ -8,10 +8,11 @@ import pytest
 
 from fake_machine import BOOT_LINE, NICS, PUBLIC_2, FakeMachine
 from holdfast import agent
-from holdfast.agent import Answer, Event
+from holdfast.agent import Answer
 from holdfast.desired import desired
 from holdfast.errors import Failed
 from holdfast.generation import Damaged
+from holdfast.intake import Event
 from holdfast.state import Key
 from holdfast.store import Store
 
@@ -475,5 +476,5 @@ def test_the_plan_says_what_a_run_would_do_and_does_nothing(bench: Bench) -> Non
 
     seen = agent.outlook([Event("m", msgspec.json.encode(address()))], bench.store, bench.machine)
 
-    assert {change.key for change in seen.changes} == {NEW_ADDRESS, PUBLIC_ADDRESS}
+    assert {change.key for change in seen.changes} == {NEW_ADDRESS, PUBLIC_ADDRESS, ("Usage",)}
     assert (bench.machine.held, bench.number()) == (held, number)

@@ -10,9 +10,10 @@ import pytest
 
 from fake_machine import BOOT_LINE, NICS, FakeMachine
 from holdfast import agent
-from holdfast.agent import Answer, Event
+from holdfast.agent import Answer
 from holdfast.config import EMPTY, decode, merge
 from holdfast.desired import desired
+from holdfast.intake import Event
 from holdfast.router import Facts
 from holdfast.state import Elements, File
 from holdfast.store import Store

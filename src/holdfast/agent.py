@@ -1,6 +1,8 @@
 """The story of one run: events in, one convergence, one answer.  It keeps nothing that it could not read again."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cache
 from time import monotonic
 from typing import NamedTuple, Protocol
 
@@ -14,16 +16,10 @@ from holdfast.converge import Driver, Run, converge, plan
 from holdfast.desired import Desired, desired
 from holdfast.errors import Degraded, Failed, Partial, Rejected
 from holdfast.feature import RELEASE
+from holdfast.intake import Event, Taken, take
 from holdfast.router import Facts
-from holdfast.state import Change, Key
+from holdfast.state import Change, Key, State
 from holdfast.store import Store
-
-
-class Event(NamedTuple):
-    """A message and the name of the file that it came in."""
-
-    name: str
-    document: bytes
 
 
 class Host(Protocol):
@@ -40,21 +36,14 @@ class Host(Protocol):
     def facts(self) -> Facts:
         """What only the machine can tell, read anew."""
 
-
-class Taken(NamedTuple):
-    """Bags after some events, and what was said of them.  `fresh`: refusals that were not answered before."""
-
-    config: Config
-    refused: tuple[str, ...] = ()
-    fresh: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    accepted: bool = True
+    def agreed(self, wanted: State) -> AbstractContextManager[None]:
+        """Wait, before a run to what is wanted, for what has to be agreed with others first."""
 
 
 class Answer(Struct, frozen=True):
-    """What one run did.  `code` is the exit status; `fresh` refusals were not answered before; `awaits` are nics."""
+    """What one run did.  `code` is the exit status; `fresh` refusals were not answered before; `awaits` are nics,
+    `stuck` the kinds of what is not as wanted.
+    """
 
     code: int = 0
     reason: str = ""
@@ -69,33 +58,10 @@ class Answer(Struct, frozen=True):
     unknown: tuple[str, ...] = ()
     damage: tuple[str, ...] = ()
     awaits: tuple[str, ...] = ()
+    stuck: tuple[str, ...] = ()
     generation: int = 0
     parent: int = 0
     seconds: float = 0.0
-
-
-def take(config: Config, events: Sequence[Event], facts: Facts) -> Taken:
-    """Merge all events, each with its own refusals."""
-    taken = Taken(config, accepted=not events)
-    for name, document in events:
-        try:
-            decoded = bags.decode(document)
-            merged = bags.merge(taken.config, decoded, facts, name)
-        except Rejected as why:
-            text = f"{name}: {why}"
-            taken = taken._replace(refused=(*taken.refused, text), fresh=(*taken.fresh, text))
-            continue
-        kind = bags.kind(decoded.command)
-        taken = Taken(
-            merged.config,
-            (*taken.refused, *(f"{name}: {text}" for text in merged.refused)),
-            (*taken.fresh, *(f"{name}: {text}" for text in merged.fresh)),
-            (*taken.unknown, *(f"{kind}.{field}" for field in bags.unknown_fields(decoded, document))),
-            (*taken.kinds, kind),
-            (*taken.warnings, *(f"{name}: {text}" for text in merged.warnings)),
-            accepted=True,
-        )
-    return taken
 
 
 class Start(NamedTuple):
@@ -162,19 +128,23 @@ def _start(store: Store, host: Host) -> Start:
 def _carry_out(at: Start, taken: Taken, events: Sequence[Event], cause: str, *, lasting: bool) -> Answer:
     wanted = desired(taken.config, at.facts, units=at.host.runs_services)
     if taken.config == at.config:
-        return _answer(converge(at.host.drivers, wanted.state), wanted, taken, at.number, at.number)
-    was = desired(at.config, at.facts, units=at.host.runs_services)
-    conflicts = tuple(text for text in wanted.conflicts if text not in was.conflicts)
+        with at.host.agreed(wanted.state):
+            run = converge(at.host.drivers, wanted.state)
+        return _answer(run, wanted, taken, at.number, at.number)
+    # Only where something is wrong or waits: with ten thousand rules it is a quarter of the whole run.
+    was = cache(lambda: desired(at.config, at.facts, units=at.host.runs_services))
+    conflicts = tuple(text for text in wanted.conflicts if text not in was().conflicts)
     if conflicts and not lasting:
         reason = "two claims on one thing"
         return Answer(code=Rejected.exit_code, reason=reason, refused=conflicts, generation=at.number)
     messages = [(event.name, event.document) for event in events]
     proposed = at.store.propose(bags.dump(taken.config), events=messages, cause=cause, refused=taken.refused)
-    run = converge(
-        at.host.drivers,
-        wanted.state,
-        stops=lambda key: not lasting and was.state.get(key) != wanted.state.get(key),
-    )
+    with at.host.agreed(wanted.state):
+        run = converge(
+            at.host.drivers,
+            wanted.state,
+            stops=lambda key: not lasting and was().state.get(key) != wanted.state.get(key),
+        )
     if run.wrong:
         at.store.discard(proposed)
         rest = _spared(at, taken, run.wrong, wanted)
@@ -183,12 +153,12 @@ def _carry_out(at: Start, taken: Taken, events: Sequence[Event], cause: str, *, 
         if rest.config != at.config:
             answer = _carry_out(at, rest, events, cause, lasting=False)
         return replace(answer, refused=(*said, *answer.refused), fresh=(*said, *answer.fresh))
-    own = own_trouble(run, was, wanted)
+    own = own_trouble(run, was(), wanted) if run.left else {}
     if own and not lasting:
-        return _back(at, own, run, Pair(was, wanted), proposed)
+        return _back(at, own, run, Pair(was(), wanted), proposed)
     at.store.accept(proposed)
     answer = _answer(run, wanted, taken, proposed, at.number)
-    known = {claim.part for claim in was.pending}
+    known = {claim.part for claim in was().pending} if wanted.pending else ()
     awaits = {claim.part.waits_for for claim in wanted.pending if claim.part not in known}  # type: ignore[union-attr]
     return replace(answer, awaits=tuple(sorted(w.removeprefix("nic ") for w in awaits if w.startswith("nic "))))
 
@@ -245,6 +215,7 @@ def _answer(run: Run, wanted: Desired, taken: Taken, number: int, parent: int) -
     return Answer(
         changes=tuple(report.changes_text(run.done, wanted)),
         faults=tuple(report.trouble_lines(run.trouble, wanted)),
+        stuck=tuple(sorted({key[0] for key in run.trouble})),
         conflicts=wanted.conflicts,
         stored=tuple(stored),
         pending=tuple(waiting),
@@ -277,7 +248,11 @@ def _without(answer: Answer, at: Start) -> Config:
 
 def restore(number: int, store: Store, host: Host, *, cause: str) -> Answer:
     """Take an older generation's bags as if they were commanded now."""
-    config = bags.load(store.read(number).documents)
+    return become(bags.load(store.read(number).documents), store, host, cause=cause)
+
+
+def become(config: Config, store: Store, host: Host, *, cause: str) -> Answer:
+    """Take these bags as if they were commanded now."""
     return _carry_out(_start(store, host), Taken(config), [], cause, lasting=False)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from holdfast import program
 from holdfast.config import Config
@@ -12,6 +13,9 @@ from holdfast.features import FEATURES
 from holdfast.nft import Element, Rule
 from holdfast.router import Facts, Router
 from holdfast.state import Elements, File, Key, Resource, Unit
+
+STOPPED = "its start: it was stopped by command"
+"""What a service waits for that somebody has stopped."""
 
 
 class Desired(Struct, frozen=True):
@@ -30,19 +34,24 @@ def desired(config: Config, facts: Facts, *, units: bool = True) -> Desired:
     if not router.boot.type:
         # Nobody has said yet what this machine is: closing its firewall now could lock everybody out for good.
         return Desired({}, {}, {}, (Claim("cmdline", Pending("everything", "the boot line")),))
-    return gather(
-        (claim for feature in FEATURES for claim in feature.contribute(config.get(feature.name), router)), units=units
-    )
+    claims = (claim for feature in FEATURES for claim in feature.contribute(config.get(feature.name), router))
+    return gather(claims, units=units, stopped=facts.stopped)
 
 
-def gather(claims: Iterable[Claim], *, units: bool = True) -> Desired:
-    """Put the claims together.  Of two that contradict, the first stays and the conflict is named."""
+def gather(claims: Iterable[Claim], *, units: bool = True, stopped: frozenset[str] = frozenset()) -> Desired:
+    """Put the claims together.  Of two that contradict, the first stays and the conflict is named.
+
+    `stopped`: units that somebody wants stopped for a while, whoever claims them.
+    """
     found = _Gathering()
     for claim in claims:
         found.take(claim)
     for resource in program.assemble(found.rules, found.sets):
         found.resource("firewall", resource)
     for unit in _units(found.services, [r for r in found.state.values() if isinstance(r, File)]):
+        if unit.running and unit.name in stopped:
+            found.pending.append(Claim(found.services[unit.name][0], Pending(f"service {unit.name}", STOPPED)))
+            unit = replace(unit, running=False)  # noqa: PLW2901 from here on it is the one that is wanted
         if units:
             found.resource(found.services[unit.name][0], unit)
         elif unit.running:
