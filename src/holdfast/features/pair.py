@@ -1,0 +1,126 @@
+"""What this router is in its pair: left for the agent's ears, which tell the other router of it."""
+
+import re
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from holdfast import peer
+from holdfast.addresses import network, number
+from holdfast.feature import Claim, Feature
+from holdfast.peer import Face, Pair
+from holdfast.router import Router
+from holdfast.shared import BootLine, Data
+from holdfast.state import File
+
+PATH = "/run/holdfast/pair.json"
+_OWN = ("guest", "tier", "control")
+_NOT_SHARED = frozenset({"cmdline", "guestnetwork", "networkacl", "monitorservice"})
+"""Bags that are compared in parts, or that tell of one router alone."""
+_GUESTS = frozenset({"dhcpentry", "vmdata", "vmpassword"})
+"""Bags that are long, and say nothing of routers."""
+
+
+def contribute(_bag: None, router: Router) -> Iterator[Claim]:
+    """The file, on routers of a pair alone."""
+    if router.boot.redundant:
+        text = msgspec.json.encode(_pair(router)).decode()
+        yield Claim("redundancy", File(PATH, text, mode=0o600, secret=True))
+
+
+def _pair(router: Router) -> Pair:
+    key = _key(router.boot)
+    faces = [Face(face.networks[0], face.device, *face.addresses[0]) for face in router.served]
+    outer = sorted((*router.of("public"), *router.of("private")), key=lambda face: face.number)
+    return Pair(
+        key=key,
+        name=router.boot.name,
+        ground=router.ground,
+        segment=router.segment.device if router.segment else "",
+        advert_s=router.advert_s,
+        faces=tuple(sorted(faces, key=lambda face: number(face.address))),
+        outer=tuple(face.device for face in outer),
+        announce=router.announced,
+        # A private gateway's far end is its owner's: that it is silent says nothing of this router.
+        gateways=tuple((face.device, face.gateway) for face in outer if face.gateway and face.purpose == "public"),
+        digests=_digests(router, bytes.fromhex(key)),
+        nics={face.network: face.device for face in faces},
+        gateway_probe=router.facts.settings.gateway_probe,
+    )
+
+
+def _key(boot: BootLine) -> str:
+    """What both routers derive alike, and no other pair does.  An isolated network's routers are told no secret: there
+    the key keeps pairs apart, as keepalived's password does, and no tenant out.
+    """
+    public = [nic.address for nic in boot.nics if nic.number == _PUBLIC] if boot.guest_gateway else []
+    known = [boot.secrets.get("router_password", ""), str(boot.pair), boot.vpccidr, boot.guest_gateway, *public]
+    return sha256("\0".join(("holdfast hello", *known)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+_PUBLIC = 2  # where an isolated router's public nic stands in the boot line; both routers have its address
+
+
+def _digests(router: Router, key: bytes) -> dict[str, str]:
+    """What both should know alike, by name.  What differs by nature is left out, and what is this router's own
+    address, MAC or name within it stands for itself.
+    """
+    own = _own(router)
+    found = {}
+    for name, known in sorted(_alike(router), key=itemgetter(0)):
+        text = msgspec.json.encode(msgspec.to_builtins(known, str_keys=True), order="sorted")
+        found[name] = peer.digest(key, name, text if name in _GUESTS else _same(text, own))
+    return found
+
+
+def _own(router: Router) -> list[bytes]:
+    addresses = {address for face in router.interfaces if face.purpose in _OWN for address, _ in face.addresses}
+    macs = {nic.mac for nic in router.facts.nics} | {face.nic for face in router.interfaces}
+    return [word.encode() for word in sorted({*addresses, *macs, router.boot.name}) if word]
+
+
+def _same(text: bytes, own: list[bytes]) -> bytes:
+    words = [re.escape(word) for word in own if word in text]
+    return re.sub(rb"(?<![\w.-])(?:" + b"|".join(words) + rb")(?![\w.-])", b"@", text) if words else text
+
+
+def _alike(router: Router) -> Iterator[tuple[str, Any]]:
+    """Name and what both know under it, nothing for what is empty."""
+    yield "cmdline", _line(router.boot)
+    yield "settings", router.facts.settings
+    for tier in router.tiers.values():
+        yield f"tier {tier.network}", replace(tier, address="", ipv6={})
+    networks = {face.nic: face.networks[0] for face in router.interfaces if face.networks}
+    for nic, acl in router.config["networkacl"].acls.items():
+        if nic in networks:
+            yield f"acl {networks[nic]}", acl
+    for name, bag in router.config.items():
+        if name not in _NOT_SHARED and isinstance(bag, Struct) and bag != type(bag)():
+            yield name, _told(name, bag)
+
+
+def _line(boot: BootLine) -> BootLine:
+    """The boot line without what is each router's own."""
+    return replace(boot, name="", nics=(), localgw="", other={}, secrets={})
+
+
+def _told(name: str, bag: Data | Struct) -> Any:
+    """What of a bag both were told alike: nics have a MAC on each router, and passwords are counted by each."""
+    parts: Mapping[str, Any] = msgspec.structs.asdict(bag)
+    if name == "ips":
+        return {address: replace(held, nic="") for address, held in parts["addresses"].items()}
+    if name == "vmpassword":
+        return sorted(parts["passwords"])
+    if name == "dhcpconfig":
+        return {network(address, held.prefix): held.gateway for address, held in parts["subnets"].items()}
+    if name == "ipaliases":
+        return sorted(alias.network for alias in parts["aliases"].values())
+    return bag
+
+
+FEATURE = Feature("pair", (), None, None, contribute)

@@ -1,0 +1,202 @@
+"""What a router of a pair leaves for its ears: the same on both, but for what is each one's own."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast import facts, pair_files, pairing, receipts
+from holdfast.config import Config, decode, merge
+from holdfast.features.pair import FEATURE, PATH
+from holdfast.peer import Pair
+from holdfast.router import Facts, Nic, Router
+from holdfast.settings import Settings
+from holdfast.state import File
+from test_redundancy import ADDRESS, HERE, ISOLATED, THERE, TIERS, Message, bags, line, mac, tier
+
+
+def pair(messages: list[Message], seen: Facts = HERE) -> Pair:
+    (claim,) = FEATURE.contribute(None, Router(bags(messages, seen), seen))
+    assert isinstance(claim.part, File)
+    assert (claim.part.path, claim.part.mode, claim.part.secret) == (PATH, 0o600, True)
+    return msgspec.json.decode(claim.part.text, type=Pair)
+
+
+def acl(number: int, *, second: bool = False, allowed: bool = True) -> Message:
+    rule = {"type": "tcp", "allowed": allowed, "cidr": "0.0.0.0/0", "first_port": 22, "last_port": 22}
+    return {
+        "type": "networkacl", "device": "eth9", "mac_address": mac(number, second=second), "private_gateway_acl": False,
+        "nic_ip": f"10.72.{number}.{206 if second else 120}", "nic_netmask": "24", "ingress_rules": [rule],
+        "egress_rules": [], "delete_from_processed_cache": False,
+    }  # fmt: skip
+
+
+def balancer(address: str) -> Message:
+    text = ["global", f"listen stats_on_guest {address}:8081", "bind 203.0.113.72:80"]
+    rules = {
+        "configuration": text,
+        "add_rules": ["203.0.113.72:80:"],
+        "remove_rules": [],
+        "stat_rules": [f"{address}:8081:0/0:"],
+    }
+    return {"type": "loadbalancer", "rules": [rules]}
+
+
+def dhcp(vm: int, name: str = "web") -> Message:
+    return {
+        "type": "dhcpentry", "host_name": name, "mac_address": f"02:00:48:aa:00:{vm:02x}", "default_entry": True,
+        "ipv4_address": f"10.72.1.{vm}", "default_gateway": "10.72.1.1", "remove": False,
+    }  # fmt: skip
+
+
+def password(vm: int, secret: str) -> Message:
+    return {"type": "vmpassword", "ip_address": f"10.72.1.{vm}", "password": secret}
+
+
+ONE = [*TIERS, acl(1), acl(2), balancer("10.72.1.120"), dhcp(7), dhcp(8), password(7, "a"), password(8, "b")]
+TWO = [
+    line(second=True), *(tier(n, second=True) for n in (3, 1, 2)), ADDRESS, acl(2, second=True), acl(1, second=True),
+    balancer("10.72.1.206"), password(8, "b"), password(7, "a"), dhcp(8), dhcp(7),
+]  # fmt: skip
+
+
+def test_two_routers_that_were_told_the_same_leave_the_same() -> None:
+    one, two = pair(ONE), pair(TWO, THERE)
+
+    assert one.digests == two.digests
+    assert (one.key, one.ground, one.advert_s) == (two.key, two.ground, two.advert_s)
+    assert {
+        "tier 10.72.2.0/24",
+        "acl 10.72.1.0/24",
+        "ips",
+        "loadbalancer",
+        "dhcpentry",
+        "cmdline",
+    } <= one.digests.keys()
+    assert {name for name in one.digests if name.startswith("acl")} == {"acl 10.72.1.0/24", "acl 10.72.2.0/24"}
+    assert one.nics == {"10.72.1.0/24": "eth2", "10.72.2.0/24": "eth3", "10.72.3.0/24": "eth4"}
+    assert two.nics == {"10.72.1.0/24": "eth3", "10.72.2.0/24": "eth4", "10.72.3.0/24": "eth2"}
+
+
+def test_the_file() -> None:
+    one = pair(ONE)
+
+    assert one.name == "r-72-VM"
+    assert (one.ground, one.segment) == ("10.72.1.1/24 v2 1", "eth2")
+    face = one.faces[0]
+    assert (face.network, face.device, face.address, face.prefix) == ("10.72.1.0/24", "eth2", "10.72.1.120", 24)
+    assert one.outer == ("eth1",)
+    assert one.announce == (
+        ("eth1", ("203.0.113.72",)), ("eth2", ("10.72.1.1",)), ("eth3", ("10.72.2.1",)), ("eth4", ("10.72.3.1",))
+    )  # fmt: skip
+    assert one.gateways == (("eth1", "203.0.113.1"),)
+    assert not one.gateway_probe
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        pytest.param(dhcp(9), {"dhcpentry"}, id="a VM"),
+        pytest.param(dhcp(8, "mail"), {"dhcpentry"}, id="a VM's name"),
+        pytest.param(acl(2, allowed=False), {"acl 10.72.2.0/24"}, id="an ACL"),
+        pytest.param(tier(2) | {"dns": "192.0.2.54"}, {"tier 10.72.2.0/24"}, id="a tier"),
+        pytest.param(tier(3, add=False), {"tier 10.72.3.0/24"}, id="a tier less"),
+        pytest.param(line(domain="other.example.org"), {"cmdline"}, id="the boot line"),
+        pytest.param(password(9, "c"), {"vmpassword"}, id="a password"),
+    ],
+)
+def test_what_one_was_not_told_is_named(change: Message, names: set[str]) -> None:
+    one, two = pair([*ONE, change]).digests, pair(TWO, THERE).digests
+    assert {name for name in one.keys() | two.keys() if one.get(name) != two.get(name)} == names
+
+
+def test_settings_are_compared_and_are_in_force() -> None:
+    chosen = msgspec.structs.replace(HERE, settings=Settings(advert_s=0.2, gateway_probe=True))
+    one, two = pair(ONE, chosen), pair(ONE)
+
+    assert {name for name in one.digests if one.digests[name] != two.digests[name]} == {"settings"}
+    assert (one.ground, one.gateway_probe) == ("10.72.1.1/24 v3 0.2", True)
+
+
+@given(st.permutations([ADDRESS, tier(1), tier(2), tier(3), dhcp(7), dhcp(8)]))
+def test_the_order_of_messages_is_forgotten(messages: list[Message]) -> None:
+    assert pair([line(), *messages]) == pair([line(), ADDRESS, tier(1), tier(2), tier(3), dhcp(7), dhcp(8)])
+
+
+def test_keys() -> None:
+    """Pairs have keys of their own, a key does not change with tiers, and no secret can be read out of the file."""
+    other = line(router_password="21654098723165409872316540987231654098723165409872")  # noqa: S106 a made-up one
+    assert pair([other, *TIERS[1:]]).key != pair(TIERS).key == pair(TIERS[:2]).key
+    assert line()["cmd_line"]["router_password"] not in msgspec.json.encode(pair(TIERS)).decode()
+
+
+def isolated(seen: Facts, **more: str) -> Pair:
+    return pair([{"type": "cmdline", "cmd_line": ISOLATED | more}], seen)
+
+
+def test_an_isolated_networks_pair() -> None:
+    here = Facts((Nic("02:00:47:00:00:0e", "eth0"), Nic("0e:00:a9:47:00:3c", "eth1"), Nic("1e:00:c6:33:64:47", "eth2")))
+    there = Facts(
+        (Nic("02:00:47:00:00:bb", "eth0"), Nic("0e:00:a9:47:00:3d", "eth1"), Nic("1e:00:c6:33:64:47", "eth2"))
+    )
+    one, two = isolated(here), isolated(there, eth0ip="10.71.0.187", eth1ip="169.254.71.61", name="r-73-VM")
+
+    assert (one.key, one.digests, one.ground) == (two.key, two.digests, "10.71.0.1/24 v2 1")
+    assert isolated(here, eth2ip="198.51.100.72").key != one.key
+
+
+def test_a_pair_without_a_tier_says_so_and_a_router_alone_says_nothing() -> None:
+    assert (pair([line(), ADDRESS]).ground, pair([line(), ADDRESS]).faces) == ("", ())
+    alone = bags([line(redundant_router="0"), *TIERS[1:]], HERE)
+    assert [*FEATURE.contribute(None, Router(alone, HERE))] == []
+
+
+def test_two_thousand_guests_take_little_time() -> None:
+    config: Config = bags(TIERS, HERE)
+    for n in range(2000):
+        address = f"10.72.{1 + n // 250}.{n % 250 + 2}"
+        told: list[dict[str, Any]] = [
+            dhcp(7) | {"mac_address": f"02:00:48:ab:{n // 256:02x}:{n % 256:02x}", "ipv4_address": address},
+            {"type": "vmdata", "vm_ip_address": address, "vm_metadata": [
+                ["userdata", "user-data", "eHh4" * 64], ["metadata", "vm-id", str(n)], ["metadata", "ip", address],
+            ]},
+        ]  # fmt: skip
+        for message in told:
+            config = merge(config, decode(msgspec.json.encode(message)), HERE).config
+    router = Router(config, HERE)
+    [*FEATURE.contribute(None, router)]
+    began = time.perf_counter()
+    [*FEATURE.contribute(None, router)]
+    assert time.perf_counter() - began < 0.1  # 2.3 ms here
+
+
+# What the agent has left of the peer, as facts.
+
+
+def test_the_peer_is_known_once_it_was_heard_on_the_segment(tmp_path: Path) -> None:
+    assert facts.peer(tmp_path) is None
+    for document, expected in (
+        ('{"heard": 1, "address": "10.72.1.206", "mac": "02:00:48:01:00:1f"}', ("10.72.1.206", "02:00:48:01:00:1f")),
+        ('{"heard": 1, "address": "", "mac": ""}', None),
+        ('{"heard": 1, "address": "10.72.1.206; drop", "mac": "02:00:48:01:00:1f"}', None),
+        ("[1", None),
+    ):
+        pairing.leave(tmp_path, pairing.PEER, document)
+        assert facts.peer(tmp_path) == expected
+
+
+def test_what_was_acknowledged_at_the_peer_is_acknowledged(tmp_path: Path) -> None:
+    assert facts.acknowledged(tmp_path) == {}
+    here = tmp_path / receipts.PATH.lstrip("/")
+    here.parent.mkdir(parents=True)
+    here.write_bytes(receipts.render("acknowledged", "10.1.0.1", 3) + receipts.render("acknowledged", "10.1.0.2", 1))
+    pair_files.remember_there(tmp_path, {"10.1.0.1": 2, "10.1.0.2": 5, "10.1.0.3": 1})
+
+    assert facts.acknowledged(tmp_path) == {"10.1.0.1": 3, "10.1.0.2": 5, "10.1.0.3": 1}
+    assert (tmp_path / pair_files.THERE).stat().st_mode & 0o777 == 0o600
+    (tmp_path / pair_files.THERE).write_text('{"10.1.0.1": "x"}')
+    assert facts.acknowledged(tmp_path) == {"10.1.0.1": 3, "10.1.0.2": 1}
