@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from holdfast import conntrackd
-from holdfast.drivers.handover import TO_STAND_BY, Handovers
+from holdfast.drivers.handover import TO_SERVE, TO_STAND_BY, TO_TELL_AGAIN, Handovers
 from holdfast.marks import Marks
 from holdfast.run import CommandFailed
 from holdfast.state import Change, Handover
@@ -25,8 +25,8 @@ class Bench:
         del stdin
         assert argv[0] == "conntrackd"
         assert timeout_s <= 15
-        self.asked.append(argv[1])
-        if argv[1] == self.refuses:
+        self.asked.append(" ".join(argv[1:]))
+        if self.asked[-1] == self.refuses:
             raise CommandFailed("conntrackd: can't connect: Connection refused")
         return ""
 
@@ -55,11 +55,11 @@ class Bench:
         return list(self.driver.observe({}))
 
 
-def test_who_serves_takes_over_first_and_tells_everything_afterwards_and_only_once(tmp_path: Path) -> None:
+def test_who_serves_learns_what_it_has_and_tells_everything_afterwards_and_only_once(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.starts("aa")
 
-    assert bench.becomes(MASTER) == ["-c", "-f", "-R", "-B"]
+    assert bench.becomes(MASTER) == ["-f", "-R", "-B"]
     assert bench.becomes(MASTER) == []
     assert bench.observed() == [MASTER]
 
@@ -68,14 +68,15 @@ def test_who_stands_by_asks_the_peer_and_a_fault_is_no_more_than_that(tmp_path: 
     bench = Bench(tmp_path)
     bench.starts("aa")
 
-    assert bench.becomes(BACKUP) == ["-t", "-n"]
-    assert bench.becomes(FAULT) == ["-t", "-n"]
-    assert bench.becomes(MASTER) == ["-c", "-f", "-R", "-B"]
+    assert bench.becomes(BACKUP) == ["-f internal", "-n"]
+    assert bench.becomes(FAULT) == ["-f internal", "-n"]
+    assert bench.becomes(MASTER) == ["-f", "-R", "-B"]
 
 
-def test_what_a_backup_asks_for_destroys_nothing_with_the_text_that_conntrackd_has() -> None:
-    assert "-t" in TO_STAND_BY
-    assert "DisableExternalCache off" in conntrackd.configuration("eth0", "10.1.1.2", [])
+def test_nothing_that_is_asked_for_empties_the_table_that_a_promotion_lives_on() -> None:
+    assert "DisableExternalCache on" in conntrackd.configuration("eth0", "10.1.1.2", [])
+    asked = {request for requests in (TO_SERVE, TO_STAND_BY, TO_TELL_AGAIN) for request in requests}
+    assert not {option for request in asked for option in request} & {"-t", "-F"}
 
 
 def test_while_conntrackd_does_not_run_there_is_nothing_to_tell_and_its_start_is_seen(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_while_conntrackd_does_not_run_there_is_nothing_to_tell_and_its_start_is
 
     bench.starts("aa")
     assert bench.observed() == []
-    assert bench.becomes(MASTER) == ["-c", "-f", "-R", "-B"]
+    assert bench.becomes(MASTER) == ["-f", "-R", "-B"]
 
 
 def test_a_run_that_ended_by_itself_has_forgotten_everything(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_a_run_that_ended_by_itself_has_forgotten_everything(tmp_path: Path) -> 
     bench.becomes(BACKUP)
     bench.starts("bb")
 
-    assert bench.becomes(BACKUP) == ["-t", "-n"]
+    assert bench.becomes(BACKUP) == ["-f internal", "-n"]
     bench.stops()
     assert bench.becomes(BACKUP) == []
 
@@ -106,20 +107,20 @@ def test_who_was_backup_for_a_moment_takes_over_again(tmp_path: Path) -> None:
     bench.becomes(MASTER)
     bench.said_anew("4711 300\n")
 
-    assert bench.becomes(MASTER) == ["-c", "-f", "-R", "-B"]
+    assert bench.becomes(MASTER) == ["-f", "-R", "-B"]
     assert bench.becomes(MASTER) == []
 
 
-def test_what_was_not_taken_over_is_not_forgotten_and_is_tried_again(tmp_path: Path) -> None:
+def test_what_was_not_told_is_told_again_from_the_start(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.starts("aa")
-    bench.refuses = "-c"
+    bench.refuses = "-R"
 
-    assert bench.becomes(MASTER) == ["-c", "conntrackd: can't connect: Connection refused"]
+    assert bench.becomes(MASTER) == ["-f", "-R", "conntrackd: can't connect: Connection refused"]
     assert bench.observed() == []
 
     bench.refuses = ""
-    assert bench.becomes(MASTER) == ["-c", "-f", "-R", "-B"]
+    assert bench.becomes(MASTER) == ["-f", "-R", "-B"]
 
 
 def test_a_router_that_is_no_longer_one_of_a_pair_forgets(tmp_path: Path) -> None:
@@ -137,4 +138,4 @@ def test_a_damaged_mark_is_no_mark(tmp_path: Path) -> None:
     bench.becomes(MASTER)
     (tmp_path / "run/holdfast/marks/handover").write_bytes(b'{"role"')
 
-    assert bench.becomes(MASTER) == ["-c", "-f", "-R", "-B"]
+    assert bench.becomes(MASTER) == ["-f", "-R", "-B"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import conntrackd, keepalived
+from holdfast import conntrackd, keepalived, peer
 from holdfast.config import EMPTY, Config, decode, merge
 from holdfast.desired import Desired, desired
 from holdfast.keepalived import Virtual
@@ -180,13 +180,18 @@ def test_what_both_lack_is_pending() -> None:
     assert "redundancy" in [getattr(part, "what", "") for _, part in isolated(guestgw="").pending]
 
 
-def test_only_the_segment_hears_the_peer() -> None:
+def test_only_the_segment_hears_elections_and_connections_and_every_tier_a_hello() -> None:
     program = next(r.text for r in meaning(TIERS).state.values() if isinstance(r, Ruleset))
     rules = [one.strip() for one in program.splitlines() if "224.0.0" in one or "225.0.0" in one]
+    said = [one for one in rules if "meta l4proto 2 " not in one]
 
-    assert len(rules) == 3
-    assert all(one.startswith('iifname "eth2" ') for one in rules)
-    assert all("ip saddr 10.72.1.0/24" in one for one in rules if "meta l4proto 2 " not in one)
+    assert sorted(re.findall(r"daddr (\S+)", " ".join(said))) == [
+        keepalived.MULTICAST, conntrackd.MULTICAST, *[peer.GROUP] * 3,
+    ]  # fmt: skip
+    for one in said:
+        nic = re.findall(r'iifname "eth(\d)"', one)
+        assert f"ip saddr 10.72.{int(*nic) - 1}.0/24" in one, "from its own network alone"
+        assert nic == ["2"] or peer.GROUP in one
 
 
 def test_a_router_of_a_pair_takes_up_no_connection_in_the_middle() -> None:
@@ -194,6 +199,28 @@ def test_a_router_of_a_pair_takes_up_no_connection_in_the_middle() -> None:
 
     assert isolated().state["Sysctl", name] == Sysctl(name, "0")
     assert isolated(redundant_router="0").state["Sysctl", name] == Sysctl(name, "1")
+
+
+def test_the_term_and_the_boost_count_and_a_hold_or_a_fault_steps_back() -> None:
+    said = text(meaning(TIERS))
+    files = re.findall(r"track_file (\w+) \{\n    file (\S+)\n    weight (\d+)\n    init_file 0\n\}", said)
+
+    assert files == [
+        ("term", keepalived.TERM, "1"), ("boost", keepalived.BOOST, "1"),
+        ("hold", keepalived.HOLD, "0"), ("fault", keepalived.FAULT, "0"),
+    ]  # fmt: skip
+    (tracked,) = re.findall(r"    track_file \{\n((?: {8}\w+\n)+)    \}", said)
+    assert tracked.split() == [name for name, _, _ in files]
+    assert keepalived.PRIORITY + 14 == 254, "255 would be the address's owner, who always preempts"
+
+
+def test_what_the_watchdog_says_elects_nobody() -> None:
+    (script,) = re.findall(r"vrrp_script alive \{\n(.*?)\n\}", text(meaning(TIERS)), re.DOTALL)
+    told = dict(line.split(maxsplit=1) for line in script.splitlines())
+
+    assert int(told["weight"]) < 0, "0 would be a fault"
+    assert int(told["fall"]) >= 10**9
+    assert float(told["interval"]) < 10 / 3, "the unit's WatchdogSec"
 
 
 def test_the_text_of_the_election_is_secret_and_tried() -> None:

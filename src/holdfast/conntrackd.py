@@ -7,27 +7,34 @@ CONF = "/etc/conntrackd/conntrackd.conf"
 RUN = "/run/conntrackd"
 MULTICAST = "225.0.0.50"
 PORT = 3780
+REFRESH_S = 50.0
+"""How often who serves tells its peer of all connections.  A UDP stream without news runs out there after 120 s."""
+AGAIN_S = 5.0
+"""How soon it does so again where the peer has heard of too few; 100,000 connections take 2 s."""
+REFILL_S = 300.0
+"""How soon a backup forgets again what it holds and asks for all anew."""
 _TEXT = Template(f"""\
 # Written by holdfast: the same whoever serves.
 Sync {{
     Mode FTFW {{
         # Who starts asks for what it has missed.
         StartupResync yes
-        # The peer's connections are kept beside the kernel's table until they are needed there.  In the table they
-        # would run out: the peer tells what changes in a flow, not that it goes on.
-        DisableExternalCache off
+        # The peer's connections go straight into the kernel's table: a promotion need not wait for them.  There they
+        # run out, since the peer tells what changes in a flow and not that it goes on: it tells all again in time.
+        DisableExternalCache on
     }}
     Multicast {{
         IPv4_address {MULTICAST}
         Group {PORT}
         IPv4_interface $address
         Interface $device
-        SndSocketBuffer 1249280
-        RcvSocketBuffer 1249280
+        SndSocketBuffer 8388608
+        RcvSocketBuffer 8388608
         Checksum on
     }}
 }}
 General {{
+    Systemd on
     HashSize 65536
     HashLimit 1048576
     LogFile off
@@ -62,3 +69,23 @@ def configuration(device: str, address: str, ignored: Sequence[str]) -> str:
     """
     own = "".join(f"            IPv4_address {one}\n" for one in (MULTICAST, address, *ignored))
     return _TEXT.substitute(device=device, address=address, own=own)
+
+
+def resync_due(own: int, peer: int, since_s: float) -> bool:
+    """Whether who serves has to tell its peer of all connections again.
+
+    `own`, `peer`: how many connections the two kernels hold (`nf_conntrack_count`); some are nobody else's business, so
+    a few more or less mean nothing.  `since_s`: seconds since it last did.
+    """
+    return since_s >= REFRESH_S or (since_s >= AGAIN_S and own > _about(peer))
+
+
+def refill_due(own: int, peer: int, since_s: float) -> bool:
+    """Whether a backup holds so many connections that have ended on its peer, which it hears serve, that it has to
+    forget all and ask anew.  Numbers as for `resync_due`.
+    """
+    return since_s >= REFILL_S and own > _about(peer)
+
+
+def _about(count: int) -> int:
+    return count + count // 10 + 200

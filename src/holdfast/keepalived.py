@@ -13,13 +13,20 @@ CONF = "/etc/keepalived/keepalived.conf"
 INSTANCE = "inside"
 HOOK = "/opt/holdfast/libexec/holdfast-role"
 TERM = "/run/holdfast/vrrp/term"
-"""A number that is added to the priority: who was promoted last outranks who was promoted before."""
+"""0 to 14, added to the priority: who was promoted last outranks who was promoted before."""
+BOOST = "/run/holdfast/vrrp/boost"
+"""14 makes the priority the highest there is: this router takes over 8 ms after the other has stepped back."""
+HOLD = "/run/holdfast/vrrp/hold"
+"""Not 0: this router does not serve, for it is waiting for its peer on other ground."""
+FAULT = "/run/holdfast/vrrp/fault"
+"""Not 0: this router does not serve, for it is handing over, or cannot."""
 CHECK_LOG = "/run/holdfast/vrrp/check.log"
 """Why keepalived has refused a text at a reload."""
 
 MULTICAST = "224.0.0.18"
 PROTOCOL = 112
-PRIORITY = 200
+PRIORITY = 240
+"""Of both routers: with it a backup takes over at most 62 ms after the three adverts that it has missed."""
 VRIDS = 255
 DEFAULT_VRID = 51
 LONGEST_ADVERT_S = 255  # keepalived takes no longer one in version 2
@@ -42,6 +49,30 @@ track_file term {{
     weight 1
     init_file 0
 }}
+track_file boost {{
+    file {BOOST}
+    weight 1
+    init_file 0
+}}
+track_file hold {{
+    file {HOLD}
+    weight 0
+    init_file 0
+}}
+track_file fault {{
+    file {FAULT}
+    weight 0
+    init_file 0
+}}
+# systemd kills the keepalived that does not say this in time; scripts are not told by keepalived where to say it.  What
+# comes of it elects nobody: a weight is no fault.
+vrrp_script alive {{
+    script "/usr/bin/env NOTIFY_SOCKET=/run/systemd/notify /usr/bin/systemd-notify WATCHDOG=1"
+    interval 2
+    timeout 5
+    fall 1000000000
+    weight -1
+}}
 vrrp_instance {INSTANCE} {{
     state BACKUP
     nopreempt
@@ -52,6 +83,12 @@ vrrp_instance {INSTANCE} {{
     advert_int $interval
 $password    track_file {{
         term
+        boost
+        hold
+        fault
+    }}
+    track_script {{
+        alive
     }}
 $gateway$others    notify {HOOK}
 }}

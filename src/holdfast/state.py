@@ -130,6 +130,21 @@ class Handover(Resource, frozen=True):
     role: str
 
 
+class Announcement(Resource, frozen=True):
+    """What the neighbours on a device have to be told when this router begins to serve, and when one of these is new:
+    that these IPv4 addresses are here.
+    """
+
+    identity = ("device",)
+    device: str
+    addresses: tuple[str, ...]
+
+    @property
+    def needs(self) -> tuple[Key, ...]:
+        """Its device."""
+        return (("Link", self.device),)
+
+
 class Leases(Resource, frozen=True):
     """What a DHCP server may remember: pairs `MAC address`.
 

@@ -4,9 +4,10 @@ import os
 import re
 import secrets
 import signal
+import statistics
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from holdfast import conntrackd, keepalived
 from holdfast.config import EMPTY, decode, merge
 from holdfast.desired import desired
+from holdfast.drivers.handover import TO_FORGET, TO_SERVE, TO_STAND_BY, TO_TELL_AGAIN, ask
 from holdfast.keepalived import Virtual
 from holdfast.lab import image
 from holdfast.lab.ledger import Ledger, sweep
@@ -29,7 +31,7 @@ from holdfast.state import Elements, File, Ruleset, State, Sysctl
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 FLOWS = 500
-HOOK = '#!/bin/sh\necho "$3" >>/run/word\n'
+HOOK = '#!/bin/sh\necho "$3 $(date +%s%N)" >>/run/word\n'
 CUT = """
 table inet cut {
     chain input {
@@ -37,6 +39,19 @@ table inet cut {
         ip protocol 112 drop
     }
 }
+"""
+RUNS = 20 if os.environ.get("HOLDFAST_SOAK") == "1" else 3
+SLACK = 1 if os.environ.get("HOLDFAST_SOAK") == "1" else 3
+PLANNED_MS = 30
+ONE_WAY = """
+import socket, time
+sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(20)]
+for one in sockets:
+    one.bind(("", 0))
+while True:
+    for one in sockets:
+        one.sendto(b"x", ("10.72.2.99", 7777))
+    time.sleep(0.2)
 """
 CONTROL, PUBLIC = "0e:00:a9:48:00:0{}", "1e:00:cb:00:71:4{}"
 Message = dict[str, Any]
@@ -131,7 +146,18 @@ class Node:
         self.run("kill", "-HUP", self.run("cat", "/run/keepalived.pid").strip())
 
     def words(self) -> list[str]:
-        return finish([*self.enter, "cat", "/run/word"]).text.split()
+        return [word for word, _ in self.said()]
+
+    def said(self) -> list[tuple[str, int]]:
+        """keepalived's words and when the hook was called, in nanoseconds of the machine's clock."""
+        lines = finish([*self.enter, "cat", "/run/word"]).text.splitlines()
+        return [(word, int(at)) for word, at in (line.split() for line in lines)]
+
+    def track(self, path: str, number: int) -> int:
+        """Write one of the numbers that keepalived watches, as the agent does; return when, as `said` does."""
+        at = time.time_ns()
+        self.run("sh", "-c", f"echo {number} 1<>{path}")
+        return at
 
     def holds(self) -> set[str]:
         """The virtual addresses that are here."""
@@ -140,21 +166,27 @@ class Node:
     def conntrackd(self, *options: str) -> str:
         return self.run("conntrackd", "-C", str(self.directory / "conntrackd.conf"), *options)
 
-    def known(self) -> int:
-        """How many of the peer's connections it holds in store."""
-        external = self.conntrackd("-s").partition("cache external:")[2]
-        return int(re.findall(r"current active connections:\s+(\d+)", external)[0])
+    def told(self, requests: Sequence[Sequence[str]]) -> None:
+        """Ask its conntrackd as the driver does."""
+        ask(requests, lambda argv, *, timeout_s: self.conntrackd(*argv[1:]) if timeout_s else "")
+
+    def left_s(self) -> list[int]:
+        """After how many seconds those of `ONE_WAY` would run out here."""
+        return [
+            int(entry.split()[2]) for entry in self.run("conntrack", "-L", "-p", "udp", "--dport", "7777").splitlines()
+        ]
 
     def connections(self) -> int:
         listed = self.run("conntrack", "-L", "--mark", "1234")
         return len(listed.splitlines())
 
-    def fill(self) -> None:
-        """Connections as forwarding would leave them: NATed, marked, established."""
+    def fill(self, count: int = FLOWS) -> None:
+        """Connections as forwarding would leave them, in a burst: NATed, marked, established."""
         lines = [
-            f"-A -p tcp --state ESTABLISHED -t 432000 -s 10.72.1.{50 + n % 100} -d 192.0.2.7 --sport {1024 + n} "
-            f"--dport 443 -u ASSURED,SEEN_REPLY --mark 1234 --src-nat 203.0.113.72:{1024 + n}\n"
-            for n in range(FLOWS)
+            f"-A -p tcp --state ESTABLISHED -t 432000 -s 10.72.1.{50 + n % 200} -d 192.0.{n // 50_000}.7 "
+            f"--sport {1024 + n % 50_000} --dport 443 -u ASSURED,SEEN_REPLY --mark 1234 "
+            f"--src-nat 203.0.113.72:{1024 + n % 50_000}\n"
+            for n in range(count)
         ]
         (self.directory / "flows").write_text("".join(lines))
         self.run("conntrack", "-R", str(self.directory / "flows"))
@@ -211,8 +243,7 @@ def test_one_serves_and_the_other_knows_its_connections(nodes: tuple[Node, Node]
     assert backup.holds() == set()
 
     master.fill()
-    eventually(lambda: backup.known() >= FLOWS, "the backup has heard of every connection")
-    assert backup.connections() == 0, "they wait beside the kernel's table"
+    eventually(lambda: backup.connections() == FLOWS, "the backup's kernel has every connection")
 
     master.run("kill", "-TERM", master.run("cat", "/run/keepalived.pid").strip())
     eventually(lambda: backup.words()[-1] == "MASTER", "the other takes over")
@@ -220,7 +251,6 @@ def test_one_serves_and_the_other_knows_its_connections(nodes: tuple[Node, Node]
     assert master.holds() == set()
     assert master.words()[-1] == "STOP"
 
-    backup.conntrackd("-c")
     assert backup.connections() == FLOWS
     assert backup.run("conntrack", "-L", "--mark", "1234").count("dst=203.0.113.72 ") == FLOWS
 
@@ -281,17 +311,122 @@ def test_the_later_term_serves_after_both_have(nodes: tuple[Node, Node]) -> None
 def test_conntrackd_comes_back_after_a_kill_where_its_directory_was_made_anew(nodes: tuple[Node, Node]) -> None:
     master, backup = serving(nodes)
     master.fill()
-    eventually(lambda: backup.known() >= FLOWS, "the backup has heard of every connection")
-    inner = Path(f"/proc/{backup.daemons['conntrackd'].pid}/task/{backup.daemons['conntrackd'].pid}/children")
-    os.kill(int(inner.read_text().split()[0]), signal.SIGKILL)
+    eventually(lambda: backup.connections() == FLOWS, "the backup's kernel has every connection")
+    os.kill(inner(backup.daemons["conntrackd"].pid)[0], signal.SIGKILL)
     backup.daemons["conntrackd"].wait(5)
+    assert backup.connections() == FLOWS, "they do not go with it"
+    backup.run("conntrack", "-D", "--mark", "1234")
     # What systemd does with a RuntimeDirectory.
     backup.run("rm", "-r", conntrackd.RUN)
     backup.run("mkdir", conntrackd.RUN)
     backup.begin("again", "conntrackd", "-C", str(backup.directory / "conntrackd.conf"))
 
     eventually(lambda: "external" in finish(backup_stats(backup)).text, "it answers")
-    eventually(lambda: backup.known() >= FLOWS, "it has asked for what it had missed")
+    eventually(lambda: backup.connections() == FLOWS, "it has asked for what it had missed")
+
+
+def inner(pid: int) -> list[int]:
+    """The children of a process, which for a daemon's `nsenter` is the daemon."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_of_a_burst_of_connections_every_one_arrives(nodes: tuple[Node, Node]) -> None:
+    master, backup = serving(nodes)
+    for count in (10_000, 100_000):
+        master.fill(count)
+        eventually(lambda: backup.connections() == count, f"the backup's kernel has all {count}", 30)  # noqa: B023 at once
+        assert master.connections() == count
+        master.run("conntrack", "-D", "--mark", "1234")
+        master.told(TO_TELL_AGAIN)  # of so many ends at once some are not seen by conntrackd itself
+        eventually(lambda: backup.connections() == 0, "and forgets them", 30)
+
+
+def test_what_ends_on_a_backup_does_not_end_on_the_router_that_serves(nodes: tuple[Node, Node]) -> None:
+    master, backup = serving(nodes)
+    master.fill()
+    eventually(lambda: backup.connections() == FLOWS, "the backup's kernel has every connection")
+    backup.told(TO_SERVE)  # it served for a while
+    backup.told(TO_STAND_BY)
+    time.sleep(0.5)
+    backup.run("conntrack", "-D", "--mark", "1234")  # as if each had run out
+    time.sleep(0.5)
+    assert (master.connections(), backup.connections()) == (FLOWS, 0)
+
+    master.told(TO_TELL_AGAIN)
+    eventually(lambda: backup.connections() == FLOWS, "it hears of all again")
+    backup.told(TO_FORGET)
+    eventually(lambda: backup.connections() == FLOWS, "it has forgotten and asked")
+    assert master.connections() == FLOWS
+
+
+def test_what_is_told_again_does_not_run_out_on_the_backup(nodes: tuple[Node, Node]) -> None:
+    """Nothing but the first packet of these is news: what the peer was told then runs out while they go on."""
+    master, backup = serving(nodes)
+    master.run("ip", "neighbour", "replace", "10.72.2.99", "lladdr", "02:00:48:63:63:63", "dev", "eth3")
+    sending = start([*master.enter, "python3", "-c", ONE_WAY], master.directory / "sending")
+    master.ledger.process(sending.pid, "sending")
+    try:
+        eventually(backup.left_s, "the backup has heard of them")
+        time.sleep(6)
+        assert min(master.left_s()) > 28
+        assert max(backup.left_s()) < 26
+        master.told(TO_TELL_AGAIN)
+        eventually(lambda: min(backup.left_s(), default=0) > 26, "the backup has them as long as the master")
+    finally:
+        sending.kill()
+        sending.wait(5)
+
+
+def test_a_planned_change_is_one_of_milliseconds(nodes: tuple[Node, Node], tell: Callable[[str], None]) -> None:
+    """The peer is boosted first; then the one that serves steps back."""
+    took = []
+    for _ in range(RUNS):
+        master, backup = serving(nodes)
+        backup.track(keepalived.BOOST, 14)
+        time.sleep(0.2)
+        at = master.track(keepalived.FAULT, 1)
+        eventually(lambda: backup.words()[-1] == "MASTER", "the other serves")  # noqa: B023 at once
+        took.append((backup.said()[-1][1] - at) / 1e6)
+        assert backup.holds() == {"10.72.1.1/24"}
+        eventually(lambda: master.words()[-1] == "FAULT", "the one before serves no more")  # noqa: B023 at once
+        backup.track(keepalived.BOOST, 0)
+        master.track(keepalived.FAULT, 0)
+        eventually(lambda: master.words()[-1] == "BACKUP", "and comes back")  # noqa: B023 at once
+        time.sleep(1.2)
+        assert backup.words()[-1] == "MASTER", "who serves goes on without its boost"
+    tell(f"the peer's hook is called {sorted(round(one) for one in took)} ms after the fault was written")
+    assert statistics.median(took) <= PLANNED_MS * SLACK
+
+
+def test_a_master_that_was_stunned_yields_to_the_later_term(
+    nodes: tuple[Node, Node], tell: Callable[[str], None]
+) -> None:
+    """Stunned is the one that wins where both claim the same rank: VRRP settles it by the higher address."""
+    first, second = nodes
+    if serving(nodes)[0] is first:
+        first.track(keepalived.FAULT, 1)
+        eventually(lambda: second.words()[-1] == "MASTER", "the higher address serves")
+        first.track(keepalived.FAULT, 0)
+        serving(nodes)
+    (parent,) = inner(second.daemons["keepalived"].pid)
+    pids = [parent, *inner(parent)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: first.words()[-1] == "MASTER", "the other takes over", 8)
+        first.track(keepalived.TERM, 1)
+        time.sleep(0.5)
+    finally:
+        woken = time.time_ns()
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    eventually(lambda: second.words()[-1] == "BACKUP", "the stunned one steps back")
+    after = (second.said()[-1][1] - woken) / 1e6
+    tell(f"steps back {after:.0f} ms after it woke up")
+    assert after <= 1000 + 100
+    time.sleep(1.5)
+    assert first.words()[-1] == "MASTER"
+    assert (first.holds(), second.holds()) == ({"10.72.1.1/24"}, set())
 
 
 def backup_stats(node: Node) -> list[str]:

@@ -58,6 +58,8 @@ class OneOfAPair(Isolated):
             return gone and state.text.strip() == "inactive"
 
         self.router.eventually(resting, "no change of role is under way")
+        # Whoever took the flag may be the agent, which is always there.
+        self.router.eventually(lambda: "nothing to do" in self.holdfast("plan").text, "nothing is left to do")
         self.converged()
 
     def holdfast(self, *words: str) -> Result:

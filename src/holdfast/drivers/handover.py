@@ -12,16 +12,19 @@ from holdfast.run import run as run_program
 from holdfast.state import Change, Handover, Resource, State
 
 UNIT = "conntrackd.service"
-TO_SERVE = ("-c", "-f", "-R", "-B")
-"""Put the peer's connections into the kernel; forget both caches; learn from the kernel; tell the peer everything."""
-TO_STAND_BY = ("-t", "-n")
-"""Let what is in the kernel go a minute later, unless this router serves again by then; ask the peer for everything.
+TO_SERVE = (("-f",), ("-R",), ("-B",))
+"""Forget what was learnt before; learn from the kernel, where the peer's connections are; tell it everything."""
+TO_STAND_BY = (("-f", "internal"), ("-n",))
+"""Forget what was served, or its end in this kernel would be told to the peer, which ends it there; ask for everything.
 
-Where conntrackd put the peer's connections straight into the kernel (`DisableExternalCache On`), `-t` would destroy all
-that a promotion lives on: its text must say `off`.
+Never `-t`: a minute later it would destroy all that a promotion lives on.
 """
+TO_TELL_AGAIN = (("-R",), ("-B",))
+"""Look for what was missed, and tell all: with that, what the peer holds does not run out."""
+TO_FORGET = (("-F",), ("-n",))
+"""Take all that is not this router's own out of the kernel, and ask for it anew."""
 TIMEOUT_S = 15.0
-"""For one request; committing 10,000 connections takes a tenth of a second."""
+"""For one request; learning 100,000 connections from the kernel takes half a second."""
 _MARK = "handover"
 
 
@@ -33,6 +36,12 @@ class Note(Struct, frozen=True):
     role: str
     daemon: str
     word: str = ""
+
+
+def ask(requests: Sequence[Sequence[str]], run: Callable[..., str] = run_program) -> None:
+    """Ask conntrackd, one request after the other; CommandFailed at the first that it does not take."""
+    for request in requests:
+        run(["conntrackd", *request], timeout_s=TIMEOUT_S)
 
 
 class Handovers:
@@ -60,25 +69,19 @@ class Handovers:
         return ()
 
     def apply(self, changes: Sequence[Change]) -> Iterator[Failure]:
-        """Tell, one request after the other, and note.  What is not committed must not be forgotten: the first failure
-        ends it.
-        """
+        """Tell and note; what failed is told again, from the first request on."""
         for change in changes:
             if not isinstance(change.after, Handover):
                 self.marks.forget(_MARK)
                 continue
             daemon, word = self._daemon(), self._word()  # before: what comes meanwhile is told again
             try:
-                for request in self._requests(change.after.role) if daemon else ():
-                    self.run(["conntrackd", request], timeout_s=TIMEOUT_S)
+                if daemon:
+                    ask(TO_SERVE if change.after.role == "MASTER" else TO_STAND_BY, self.run)
             except OSError as error:
                 yield Failure(change.key, str(error))
                 continue
             self.marks.write(_MARK, msgspec.json.encode(Note(change.after.role, daemon, word)))
-
-    @staticmethod
-    def _requests(role: str) -> tuple[str, ...]:
-        return TO_SERVE if role == "MASTER" else TO_STAND_BY
 
     def _daemon(self) -> str:
         """Invocation id of the running unit, empty if it does not run: the link that systemd keeps for its journal."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from holdfast import ip_words
 from holdfast.converge import Failure
 from holdfast.iproute import IpRoute, Order
 from holdfast.state import Change, Link, Resource, State
@@ -40,5 +41,4 @@ class Links:
 
     @staticmethod
     def _order(link: Link) -> Order:
-        mtu = ("mtu", str(link.mtu)) if link.mtu else ()
-        return Order(link.key, ("link", "set", "dev", link.device, *mtu, "up" if link.up else "down"))
+        return Order(link.key, ip_words.link(link))

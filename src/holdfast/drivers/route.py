@@ -5,11 +5,12 @@ from typing import Any
 
 import msgspec
 
+from holdfast import ip_words
 from holdfast.converge import Failure
+from holdfast.ip_words import PROTOCOL
 from holdfast.iproute import IpRoute, Order, as_wanted
 from holdfast.state import Change, Key, Resource, Route, State
 
-PROTOCOL = "77"
 MAIN = 254
 
 _KINDS = ("unicast", "throw")
@@ -80,8 +81,4 @@ def _orders(change: Change) -> Iterator[Order]:
         gone = ("No such process", "FIB table does not exist", "Cannot find device")
         yield Order(before.key, ("route", "del", kind, *where), gone)
     if isinstance(after, Route):
-        gateway = ("via", after.gateway) if after.gateway else ()
-        device = ("dev", after.device) if after.device else ()
-        source = ("src", after.source) if after.source else ()
-        where = (after.destination, *gateway, *device, *source, "table", str(after.table), "proto", PROTOCOL)
-        yield Order(after.key, ("route", "replace", after.kind, *where))
+        yield Order(after.key, ip_words.route(after))

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from holdfast import conntrackd, keepalived
-from holdfast.addresses import number
+from holdfast import conntrackd, keepalived, peer
+from holdfast.addresses import inside, number
 from holdfast.feature import Claim, Feature, Pending, Service
 from holdfast.interface import Interface
 from holdfast.keepalived import Virtual
 from holdfast.nft import Chain, Rule, Stage, quoted
 from holdfast.router import Router
-from holdfast.state import File, Handover, Sysctl
+from holdfast.state import Announcement, File, Handover, Sysctl
 
 KEEPALIVED = "keepalived.service"
 CONNTRACKD = "conntrackd.service"
@@ -21,6 +21,9 @@ def contribute(_bag: None, router: Router) -> Iterator[Claim]:
     """Both daemons with their texts, what the peer may say on the segment, and the hand-over of connections."""
     # Who takes up a connection in the middle has not been told of it; with this the kernel does not pretend.
     yield Claim(ORIGIN, Sysctl("net/netfilter/nf_conntrack_tcp_loose", "0" if router.boot.redundant else "1"))
+    # The kernel itself tells the neighbours where an outer nic's addresses are, in the moment in which it comes up.
+    for face in (*router.of("public"), *router.of("private")) if router.boot.redundant else ():
+        yield Claim(ORIGIN, Sysctl(f"net/ipv4/conf/{face.device}/arp_notify", "1"))
     segment = router.segment
     if router.boot.redundant and router.served and segment is None:
         yield Claim(ORIGIN, Pending("redundancy", "a gateway that both routers share"))
@@ -33,7 +36,10 @@ def contribute(_bag: None, router: Router) -> Iterator[Claim]:
     yield Claim(ORIGIN, File(keepalived.CONF, text, mode=0o600, check=check, reload=KEEPALIVED, secret=True))
     yield Claim(ORIGIN, File(conntrackd.CONF, _connections(segment, router), restart=CONNTRACKD))
     yield Claim(ORIGIN, Handover(router.role.value))
-    for text in _openings(segment):
+    if router.serving:
+        for device, addresses in router.announced:
+            yield Claim(ORIGIN, Announcement(device, addresses))
+    for text in (*_openings(segment, router.facts.peer), *_hellos(router)):
         yield Claim(ORIGIN, Rule(Chain.INPUT, Stage.ADMIT, text))
 
 
@@ -48,7 +54,7 @@ def _election(segment: Interface, router: Router) -> str:
         password=keepalived.password(boot.secrets.get("router_password", ""), segment.virtual, *public),
         gateway=_virtual(segment),
         others=[_virtual(face) for face in sorted(others, key=lambda face: number(face.virtual))],
-        advert_s=boot.advert_s,
+        advert_s=router.advert_s,
     )
 
 
@@ -64,14 +70,24 @@ def _connections(segment: Interface, router: Router) -> str:
     return conntrackd.configuration(segment.device, segment.addresses[0][0], control)
 
 
-def _openings(segment: Interface) -> Iterator[str]:
-    """What the peer may say, on this nic and from its network alone; and the question by which a switch that watches
-    groups learns that somebody here listens to one.
-    """
-    there = f"iifname {quoted(segment.device)} ip saddr {segment.networks[0]}"
+def _openings(segment: Interface, known: tuple[str, str] | None) -> Iterator[str]:
+    """What the peer may say on the segment: from its network, and once the peer is known from it alone."""
+    who = f"ip saddr {segment.networks[0]}"
+    if known and inside(known[0], segment.networks):
+        who = f"ether saddr {known[1]} ip saddr {known[0]}"
+    there = f"iifname {quoted(segment.device)} {who}"
     yield f"{there} ip daddr {keepalived.MULTICAST} meta l4proto {keepalived.PROTOCOL} accept"
     yield f"{there} ip daddr {conntrackd.MULTICAST} udp dport {conntrackd.PORT} accept"
-    yield f"iifname {quoted(segment.device)} ip daddr {ALL_SYSTEMS} meta l4proto 2 accept"
+
+
+def _hellos(router: Router) -> Iterator[str]:
+    """What the peer's agent says on every nic for guests; and the question by which a switch that watches groups learns
+    that somebody here listens to one.
+    """
+    for face in router.served:
+        here = f"iifname {quoted(face.device)}"
+        yield f"{here} ip saddr {face.networks[0]} ip daddr {peer.GROUP} udp dport {peer.PORT} accept"
+        yield f"{here} ip daddr {ALL_SYSTEMS} meta l4proto 2 accept"
 
 
 FEATURE = Feature("redundancy", (), None, None, contribute)
