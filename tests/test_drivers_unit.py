@@ -266,3 +266,43 @@ def test_systemd_runs_where_it_left_its_sign(tmp_path: Path) -> None:
     (tmp_path / "run/systemd/system").mkdir(parents=True)
 
     assert systemd_runs(tmp_path)
+
+
+def start(house: House, name: str, invocation: str) -> Path:
+    """Leave the link that systemd keeps while a service runs."""
+    link = house.root / f"run/systemd/units/invocation:{name}"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(invocation)
+    return link
+
+
+def test_a_service_that_should_not_run_and_does_not_is_not_asked_after(house: House) -> None:
+    link = start(house, NAME, "one")
+    stopped, socket = Unit("haproxy.service", running=False), Unit("a.socket", running=False)
+    systemctl = Systemctl(block(invocation="one"), block("inactive"))
+
+    assert list(house.units(systemctl).observe(state(UNIT, stopped, socket, *FILES))) == [UNIT, stopped, socket]
+    assert systemctl.shows == 1
+
+    link.unlink()
+    assert house.seen(Systemctl(block("inactive"))) == [replace(UNIT, running=False, restart="", reload="")]
+
+
+def test_a_second_look_asks_again_only_if_something_may_have_changed(house: House) -> None:
+    start(house, NAME, "one")
+    systemctl = Systemctl(block(invocation="one"))
+    units = house.units(systemctl)
+
+    for _ in range(3):
+        assert list(units.observe(state(UNIT, *FILES))) == [UNIT]
+    assert systemctl.shows == 1
+
+    start(house, NAME, "two")
+    list(units.observe(state(UNIT, *FILES)))
+    assert systemctl.shows == 2
+
+    list(units.apply([Change(UNIT, replace(UNIT, reload="l2"))]))
+    asked = systemctl.shows
+    list(units.observe(state(UNIT, *FILES)))
+    assert systemctl.shows == asked + 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fake_machine import NICS, FakeDriver, FakeMachine
-from holdfast import alerts, facts, role_report
+from holdfast import alerts, cli, facts, role_report
 from holdfast.answers.checkrouter import ALONE, UNKNOWN, WATCH, Seen, doubts, pair
 from holdfast.boot import line as boot_line
 from holdfast.config import EMPTY
@@ -256,3 +256,29 @@ def test_an_address_is_here_if_the_kernel_takes_it_for_its_own() -> None:
     assert not role_report.is_local(TRIE, "10.1.1.1")
     assert not role_report.is_local(TRIE, "10.1.1.2")  # a route to somebody else
     assert not role_report.is_local(TRIE, "10.1.1.255")
+
+
+def test_the_flag_of_a_moved_role_is_taken_once_and_put_back_by_what_fails(tmp_path: Path) -> None:
+    flag = tmp_path / role_report.MOVED
+    flag.parent.mkdir(parents=True)
+    acted: list[int] = []
+
+    def act(code: int) -> int:
+        assert not flag.exists()  # what is said from now on sets it again
+        acted.append(code)
+        return code
+
+    assert cli.followed(tmp_path, lambda: act(0)) == 0
+    assert acted == []
+
+    for code, stays in ((0, False), (2, False), (5, False), (3, True), (1, True), (4, True)):
+        flag.touch()
+        assert cli.followed(tmp_path, lambda code=code: act(code)) == code  # type: ignore[misc]
+        assert flag.exists() is stays
+
+    def broken() -> int:
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        cli.followed(tmp_path, broken)
+    assert flag.exists()

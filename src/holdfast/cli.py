@@ -9,6 +9,8 @@ from typing import TextIO
 from holdfast.errors import HoldfastError
 
 USAGE = 2
+DONE = (0, 2, 5)
+"""Applied, or refused: trying again would change nothing."""
 ROLE_HOOK = "/opt/holdfast/libexec/holdfast-role"
 
 
@@ -82,25 +84,51 @@ def _take_role(script: str, words: Mapping[str, str], argv: Sequence[str]) -> in
         from holdfast.run import run  # noqa: PLC0415 after the arguments were found right
 
         run([ROLE_HOOK, "INSTANCE", script, word, "0"])
-        return follow([])
+        followed(Path("/"), lambda: 0)  # whoever is called by the flag need not come
+        return _follow()
 
     return guarded(take)
 
 
 def follow(argv: Sequence[str]) -> int:
-    """holdfast-follow: converge to the role that keepalived has given this router."""
+    """holdfast-follow: converge to the role that keepalived has given this router, unless another has done so."""
     if argv:
         return _usage("holdfast-follow   converge to keepalived's last word", argv)
-    from holdfast.role_report import MOVED, word  # noqa: PLC0415 after the arguments were found right
+    return guarded(lambda: followed(Path("/"), _follow))
 
-    root = Path("/")
 
-    def converge() -> int:
-        (root / MOVED).unlink(missing_ok=True)  # before the word is read: what is said later calls us again
-        cause = f"role {word(root) or 'unknown'}"
-        return _told(cause, lambda s: s.converge(cause))
+def followed(root: Path, act: Callable[[], int]) -> int:
+    """Take the flag that the role has moved, and act; 0 at once where another has taken it.
 
-    return guarded(converge)
+    The flag goes before the word is read, so what is said later sets it again.  What fails leaves it for the next.
+    """
+    from holdfast.role_report import MOVED  # noqa: PLC0415 after the arguments were found right
+
+    flag = root / MOVED
+    try:
+        flag.unlink()
+    except FileNotFoundError:
+        return 0
+    code = 1
+    try:
+        code = act()
+    finally:
+        if code not in DONE:
+            flag.touch()
+    return code
+
+
+def _follow() -> int:
+    from holdfast.role_report import word  # noqa: PLC0415 after the arguments were found right
+
+    return _told(f"role {word(Path('/')) or 'unknown'}", lambda s: s.follow())
+
+
+def manage_service(argv: Sequence[str]) -> int:
+    """manage_service.sh ACTION SERVICE: stop a service for a while, or let it run again."""
+    from holdfast.manage_service import main as manage  # noqa: PLC0415 after start-up
+
+    return guarded(lambda: manage(argv))
 
 
 def _usage(text: str, argv: Sequence[str]) -> int:
@@ -114,3 +142,17 @@ def _told(title: str, action: Callable[..., object], root: Path = Path("/")) -> 
     from holdfast.session import Session  # noqa: PLC0415 same
 
     return tell(title, action(Session(root)))
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "configure.py": configure,
+    "configure_router.py": configure_router,
+    "holdfast": main,
+    "holdfast-follow": follow,
+    "manage_service.sh": manage_service,
+    "master.py": master,
+    "merge.py": merge,
+    "update_config.py": update_config,
+    "vr_cfg.sh": vr_cfg,
+}
+"""What a command's own process may ask the agent to do, by the command's name."""

@@ -135,7 +135,9 @@ def test_a_command_whose_own_part_cannot_be_applied_is_taken_back(made: Site) ->
 
 def test_with_nowhere_to_store_it_a_command_is_refused_and_the_old_serves_on(made: Site) -> None:
     before, store = made.state(), made.store()
-    with broken(made, "mount --bind -o ro /etc/cloudstack /etc/cloudstack", "umount /etc/cloudstack"):
+    # The agent has a view of the disk of its own, in which this mount would not be.
+    breaking = "systemctl stop holdfast-agent && mount --bind -o ro /etc/cloudstack /etc/cloudstack"
+    with broken(made, breaking, "umount /etc/cloudstack && systemctl start holdfast-agent"):
         done = made.tell(firewall(ingress(100, FIRST_PORT)))
         assert done.code == 3, said(done)
         assert made.state() == before

@@ -1,7 +1,6 @@
 """The firewall: one table, changed element by element in one transaction."""
 
 import re
-import secrets
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -153,7 +152,7 @@ class Rulesets:
         known = structure == note.listing and note.text
         seen = Note(
             generation=before if generation() == before else 0,
-            epoch=epoch or note.epoch or secrets.randbelow(nft.EPOCHS) + 1,
+            epoch=epoch or note.epoch or _any_epoch(),
             text=note.text if known else structure,
             listing=structure,
             elements=elements,
@@ -215,3 +214,9 @@ def _after(note: Note, changes: Sequence[Change]) -> Note:
                 elements.pop(name, None)
     epoch = note.epoch % nft.EPOCHS + 1 if revoked else note.epoch
     return Note(0, epoch, text, note.listing if text else "", elements if text else {})
+
+
+def _any_epoch() -> int:
+    import secrets  # noqa: PLC0415 needed once in a router's life, and start-up counts
+
+    return secrets.randbelow(nft.EPOCHS) + 1

@@ -1,6 +1,6 @@
 """Services under systemd: running or not, and whether each has read what it should have read."""
 
-import shutil
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,11 +26,15 @@ PROPERTIES = (
 _START_TIMEOUT_S = 100.0  # systemd itself gives up after 90
 _CLOCK_GRAIN_S = 0.02  # file times are as coarse as the kernel's tick
 _MICROSECOND_S = 1e-6
+_MOMENT_S = 2.0  # a command that only looks at its services twice asks systemd once: 10 ms
 
 
 def systemd_runs(root: Path = Path("/")) -> bool:
     """Whether there is a systemd to talk to: the same question that systemctl asks itself first."""
-    return (root / "run/systemd/system").is_dir() and shutil.which("systemctl") is not None
+    # Not by shutil, which brings four compressors along.
+    return (root / "run/systemd/system").is_dir() and any(
+        os.access(f"{directory}/systemctl", os.X_OK) for directory in os.get_exec_path()
+    )
 
 
 class Status(NamedTuple):
@@ -51,6 +55,22 @@ class Status(NamedTuple):
     def down(self) -> bool:
         """Not running, without a doubt.  Starting, stopping and waiting for a restart are neither."""
         return self.active in ("inactive", "failed")
+
+
+class _Look(NamedTuple):
+    """What was asked for, the present start of each service, and when, by the monotonic clock."""
+
+    units: Sequence[Unit]
+    starts: Mapping[str, str]
+    at_s: float
+
+    def repeats(self, last: "_Look") -> bool:
+        """Whether it would show the same: a moment ago, nothing changed by us since, and all still in the same run."""
+        return self[:2] == last[:2] and self.at_s - last.at_s < _MOMENT_S
+
+
+_NEVER = _Look((), {}, float("-inf"))
+_DOWN = Status("inactive", masked=False, invocation="", started_s=0.0, stale=False)
 
 
 class Note(Struct, frozen=True):
@@ -97,14 +117,19 @@ class Units:
         self.available = available
         self.run = run
         self._seen: Mapping[str, Status] = {}
+        self._last = _NEVER
 
     def observe(self, desired: State) -> Iterator[Unit]:
         """Ask for all claimed units at once.  Where systemd does not answer, none is seen, and `apply` says why."""
         units = [unit for unit in desired.values() if isinstance(unit, Unit)]
-        try:
-            self._seen = self._show([unit.name for unit in units])
-        except (OSError, ValueError):
-            self._seen = {}
+        look = _Look(units, {unit.name: self._started(unit.name) for unit in units}, time.monotonic())
+        if not look.repeats(self._last):
+            self._last = look
+            stopped = {unit.name: _DOWN for unit in units if not unit.running and self._is_down(unit.name)}
+            try:
+                self._seen = {**stopped, **self._show([unit.name for unit in units if unit.name not in stopped])}
+            except (OSError, ValueError):
+                self._seen, self._last = {}, _NEVER
         for unit in units:
             if unit.name in self._seen:
                 yield self._observed(unit, self._seen[unit.name], desired)
@@ -125,6 +150,7 @@ class Units:
         if not self.available:
             return [Failure(unit.key, "systemd does not run here") for unit in units]
         before = {change.key: change.before for change in changes}
+        self._last = _NEVER
         try:
             self._prepare(units)
         except (OSError, ValueError) as error:
@@ -191,6 +217,21 @@ class Units:
         for_reload = all(isinstance(file, File) and file.reload == unit.name for file in unread)
         for_restart = all(isinstance(file, File) and file.restart == unit.name for file in unread)
         return replace(unit, restart=unit.restart if for_reload else "", reload=unit.reload if for_restart else "")
+
+    def _started(self, name: str) -> str:
+        """The id of a service's present start, empty if it has none: a link of systemd's, from its start to its end."""
+        try:
+            return str((self.root / f"run/systemd/units/invocation:{name}").readlink())
+        except OSError:
+            return ""
+
+    def _is_down(self, name: str) -> bool:
+        """Whether a service is certainly not running, without asking.
+
+        To ask after what does not run costs 2 ms each: systemd forgets such a unit at once, and reads its file anew.
+        """
+        known = self.available and name.endswith(".service") and (self.root / "run/systemd/units").is_dir()
+        return known and not self._started(name)
 
     def _has_read(self, path: str, status: Status, desired: State) -> bool:
         """Whether a start that was not ours came after this file had become what it should be."""

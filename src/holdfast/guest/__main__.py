@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from holdfast.guest.service import Ports, Settings, serve
-from holdfast.guest.systemd import inherited
+from holdfast.systemd import inherited
 
 HTTP, HTTPS, PASSWORDS = 8580, 8543, 8588  # of holdfast-guest.socket
 _BACKLOG = 1024

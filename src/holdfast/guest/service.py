@@ -14,7 +14,7 @@ from holdfast.guest import answers, tls, view
 from holdfast.guest.answers import UNAVAILABLE, Answer, Caller, Request
 from holdfast.guest.doors import Doors, Limits, nameless
 from holdfast.guest.receipts_file import ReceiptsFile
-from holdfast.guest.systemd import notify
+from holdfast.systemd import notify
 
 STATE = Path(receipts_format.PATH).parent
 
