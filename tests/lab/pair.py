@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from isolated import mac_of
+from streams import Streams
 
 from holdfast.lab.guest import Guest
 from holdfast.lab.lab import Lab
@@ -23,7 +25,10 @@ Message = dict[str, Any]
 RESOLVER, NEAR, FAR = "192.0.2.53", "192.0.2.10", "192.0.2.20"
 GATEWAY, MANAGEMENT = "203.0.113.1", "169.254.0.1"
 ADVERT_S = 1
+IDLE_S = 10.0
+FORWARDED = (5000, 5999)
 _ENTERED = re.compile(r"^(?P<at>[0-9.]+) .*Entering (?P<word>MASTER|BACKUP|FAULT) STATE", re.MULTILINE)
+_PORT = re.compile(r" sport=(\d+)")
 _STATUS = re.compile(r"Status: (\w+)\n?")
 
 
@@ -71,44 +76,36 @@ class Pair(ABC):
 
     def command(self, name: str, message: Message | Callable[[int], Message], *, at_once: bool = False) -> None:
         """Send both a message, one after the other or `at_once`; `message` may depend on the router's number."""
-        file = f"{name}.json.{next(self._files):08x}-70ab-4c00-9d00-000000000070"
-
-        def send(number: int) -> None:
-            told = message(number) if callable(message) else message
-            router = self.routers[number]
-            router.send(json.dumps(told | {"delete_from_processed_cache": False}).encode(), file)
-            done = router.run("update_config.py", file)
-            self.seconds.append(done.seconds)
-            assert done.code == 0, f"{router.name}: {told}\n{done.text}{done.errors}"
-
         with ThreadPoolExecutor(2 if at_once else 1) as senders:
-            list(senders.map(send, range(2)))
+            list(senders.map(lambda number: self.command_one(number, name, message), range(2)))
+
+    def command_one(self, number: int, name: str, message: Message | Callable[[int], Message]) -> None:
+        """Send one of them a message; it has to be taken in."""
+        file = f"{name}.json.{next(self._files):08x}-70ab-4c00-9d00-000000000070"
+        told = message(number) if callable(message) else message
+        router = self.routers[number]
+        router.send(json.dumps(told | {"delete_from_processed_cache": False}).encode(), file)
+        done = router.run("update_config.py", file)
+        self.seconds.append(done.seconds)
+        assert done.code == 0, f"{router.name}: {told}\n{done.text}{done.errors}"
 
     def associate(self, *addresses: str) -> None:
         """Give both the same public addresses."""
-        items = [
-            {
-                "public_ip": address,
-                "source_nat": at == 0,
-                "add": True,
-                "one_to_one_nat": False,
-                "first_i_p": at == 0,
-                "gateway": GATEWAY,
-                "netmask": "255.255.255.0",
-                "vif_mac_address": self.public_mac,
-                "new_nic": False,
-                "nw_type": "Public",
-                "is_private_gateway": False,
-                "mtu": 1500,
-            }
-            for at, address in enumerate(addresses)
-        ]
+        items = [self.association(address, first=at == 0) for at, address in enumerate(addresses)]
 
         def told(number: int) -> Message:
             device = int(self.nic(self.routers[number], self.public_mac).removeprefix("eth"))
             return {"ip_address": [item | {"nic_dev_id": device} for item in items], "type": "ips"}
 
         self.command("ip_associations", told)
+
+    def association(self, address: str, *, first: bool) -> Message:
+        """What a message says of one public address, but for the nic's number."""
+        return {
+            "public_ip": address, "source_nat": first, "add": True, "one_to_one_nat": False, "first_i_p": first,
+            "gateway": GATEWAY, "netmask": "255.255.255.0", "vif_mac_address": self.public_mac, "new_nic": False,
+            "nw_type": "Public", "is_private_gateway": False, "mtu": 1500,
+        }  # fmt: skip
 
     def dhcp(self, guest: Guest, address: str, gateway: str) -> None:
         """Make a VM's nic known."""
@@ -184,6 +181,29 @@ class Pair(ABC):
 
         running[0].eventually(one, "one of the pair serves, with its public link up, the other's down", timeout_s)
 
+    def told_of(self, *streams: Streams, timeout_s: float = 10) -> None:
+        """Wait until the backup has heard of all these connections."""
+        ports = {port for some in streams for port in some.ports()}
+        backup = self.backup
+
+        def heard() -> bool:
+            return ports <= self.connections(backup)
+
+        backup.eventually(heard, f"has heard of {len(ports)} connections", timeout_s)
+
+    @staticmethod
+    def connections(router: Router) -> set[int]:
+        """Source ports of the connections that a router knows: its own, and those that its peer told it of."""
+        told = router.shell(["conntrack", "-L"]).text
+        return {int(found) for found in _PORT.findall(told)}
+
+    def hand_over(self) -> None:
+        """Let the other one serve, as a planned stop of the election does."""
+        master, backup = self.master, self.backup
+        done = master.shell(["systemctl", "restart", "keepalived.service"])
+        assert done.code == 0, done.errors
+        backup.eventually(lambda: self.serving() == [backup], "serves", 15)
+
     def ready(self) -> None:
         """Both are on, one serves, neither has anything left to do."""
         off = [router for router in self.routers if not router.running]
@@ -191,10 +211,13 @@ class Pair(ABC):
             self.boot(*off)
         self.settles()
         for router in self.routers:
-            self._idle(router)
+            self.idle(router)
 
-    def _idle(self, router: Router) -> None:
-        router.eventually(lambda: self.planned(router) == "nothing to do\n", "has nothing left to do")
+    def idle(self, router: Router) -> None:
+        """Wait until a router has nothing left to do."""
+        end = time.monotonic() + IDLE_S
+        while (planned := self.planned(router)) != "nothing to do\n":
+            assert time.monotonic() < end, f"{router.name} has something left to do after {IDLE_S:g} s:\n{planned}"
 
     @staticmethod
     def planned(router: Router) -> str:
@@ -228,6 +251,10 @@ class IsolatedPair(Pair):
         ]
         return self.lab.router(f"r{number + 1}", nics)
 
+    def mac(self, router: Router) -> str:
+        """The MAC of a router's nic in the guest network."""
+        return next(port.mac for port in router.ports.values() if port.segment == self.guests)
+
     @staticmethod
     def address(number: int) -> str:
         """A router's own address in the guest network."""
@@ -253,26 +280,31 @@ class IsolatedPair(Pair):
             "source_cidr_list": [], "dest_cidr_list": [], "purpose": "Firewall", "traffic_type": "Egress",
             "default_egress_policy": True,
         }  # fmt: skip
-        rules = [egress, *(self._opened(number, proto) for number, proto in enumerate(("tcp", "udp"), 1))]
+        rules = [egress, *(self.opened(number, proto) for number, proto in enumerate(("tcp", "udp"), 1))]
         self.command("firewall_rules", {"rules": rules, "type": "firewallrules"})
-        forwards = [self._forward(proto) for proto in ("tcp", "udp")]
+        forwards = [self.forward(proto) for proto in ("tcp", "udp")]
         self.command("forwarding_rules", {"rules": forwards, "type": "forwardrules"})
         for guest, address in ((self.web1, self.web), (self.app1, self.app)):
             self.dhcp(guest, address, self.gateway)
             told = [["metadata", "instance-id", f"i-{guest.name}"], ["metadata", "public-keys", None]]
             self.command("vm_metadata", {"vm_ip_address": address, "vm_metadata": told, "type": "vmdata"})
 
-    def _opened(self, number: int, proto: str) -> Message:
+    def opened(self, number: int, proto: str, *ports: int) -> Message:
+        """A rule that lets everybody come in for ports, those of the forward unless others are named."""
+        first, last = (ports[0], ports[-1]) if ports else FORWARDED
         return {
-            "id": number, "src_ip": self.forwards, "protocol": proto, "src_port_range": [5000, 5999],
+            "id": number, "src_ip": self.forwards, "protocol": proto, "src_port_range": [first, last],
             "revoked": False, "already_added": False, "source_cidr_list": ["0.0.0.0/0"], "dest_cidr_list": [],
             "purpose": "Firewall", "traffic_type": "Ingress", "default_egress_policy": True,
         }  # fmt: skip
 
-    def _forward(self, proto: str) -> Message:
+    def forward(self, proto: str, *ports: int) -> Message:
+        """Ports that lead to web1, one to one, those that are always forwarded unless others are named."""
+        first, last = (ports[0], ports[-1]) if ports else FORWARDED
         return {
-            "revoke": False, "protocol": proto, "source_ip_address": self.forwards, "source_port_range": "5000:5999",
-            "destination_ip_address": self.web, "destination_port_range": "5000:5999", "source_cidr_list": "",
+            "revoke": False, "protocol": proto, "source_ip_address": self.forwards,
+            "source_port_range": f"{first}:{last}", "destination_ip_address": self.web,
+            "destination_port_range": f"{first}:{last}", "source_cidr_list": "",
         }  # fmt: skip
 
 
@@ -286,6 +318,7 @@ class VpcPair(Pair):
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab)
         self.vms: dict[int, Guest] = {}
+        self.networks: dict[int, int] = {}
 
     def _router(self, number: int) -> Router:
         control = self.lab.segment(f"control{number}")
@@ -328,18 +361,18 @@ class VpcPair(Pair):
         """Put a tier up on both, or tear it down."""
         if add:
             self.plug(tier)
+        self.command("guest_network", lambda number: self.network(tier, number, add=add), at_once=at_once)
 
-        def told(number: int) -> Message:
-            return {
-                "add": add, "mac_address": self.mac(tier, number),
-                "device": self.nic(self.routers[number], self.mac(tier, number)),
-                "router_guest_ip": self._own(tier, number), "router_guest_netmask": "255.255.255.0",
-                "router_guest_gateway": f"10.71.{tier}.1", "cidr": "24", "dns": RESOLVER,
-                "domain_name": "pair.example", "is_vr_guest_gateway": True, "network_id": 700 + tier, "mtu": 1500,
-                "type": "guestnetwork",
-            }  # fmt: skip
-
-        self.command("guest_network", told, at_once=at_once)
+    def network(self, tier: int, number: int, *, add: bool = True) -> Message:
+        """What one router is told of a tier.  Networks are numbered as they come; `networks` says otherwise."""
+        return {
+            "add": add, "mac_address": self.mac(tier, number),
+            "device": self.nic(self.routers[number], self.mac(tier, number)),
+            "router_guest_ip": self._own(tier, number), "router_guest_netmask": "255.255.255.0",
+            "router_guest_gateway": f"10.71.{tier}.1", "cidr": "24", "dns": RESOLVER,
+            "domain_name": "pair.example", "is_vr_guest_gateway": True,
+            "network_id": self.networks.get(tier, 700 + tier), "mtu": 1500, "type": "guestnetwork",
+        }  # fmt: skip
 
     def unplug(self, tier: int) -> None:
         """Take both routers' nics of a tier away."""
@@ -372,8 +405,10 @@ class VpcPair(Pair):
         return guest
 
     def furnish(self, tiers: Sequence[int]) -> None:
-        """Give both their public network and tiers with a VM each."""
+        """Give both their public network and tiers with a VM each; the last one's gateway tells who serves."""
         self.plug_public()
+        if tiers:
+            self.gateway = f"10.71.{tiers[-1]}.1"
         self.associate(self.source_nat)
         for tier in tiers:
             self.tier(tier)
@@ -386,7 +421,7 @@ class VpcPair(Pair):
 @contextlib.contextmanager
 def isolated_pair(name: str) -> Iterator[IsolatedPair]:
     """A lab with an isolated network's pair: both on, told everything, one serves, guests have leases."""
-    with _lab(name) as lab:
+    with lab_of(name) as lab:
         pair = IsolatedPair(lab)
         pair.boot()
         pair.furnish()
@@ -399,7 +434,7 @@ def isolated_pair(name: str) -> Iterator[IsolatedPair]:
 @contextlib.contextmanager
 def vpc_pair(name: str, tiers: Sequence[int] = (1, 2)) -> Iterator[VpcPair]:
     """A lab with a VPC's pair: both on, with these tiers, one serves, a VM with a lease in each."""
-    with _lab(name) as lab:
+    with lab_of(name) as lab:
         pair = VpcPair(lab)
         pair.boot()
         pair.furnish(tiers)
@@ -407,7 +442,8 @@ def vpc_pair(name: str, tiers: Sequence[int] = (1, 2)) -> Iterator[VpcPair]:
 
 
 @contextlib.contextmanager
-def _lab(name: str) -> Iterator[Lab]:
+def lab_of(name: str) -> Iterator[Lab]:
+    """A lab; the test is skipped where there can be none."""
     if os.geteuid() != 0:
         pytest.skip("the lab needs root: it makes network namespaces and containers")
     with Lab(name) as lab:

@@ -4,13 +4,15 @@ import json
 import re
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from replay import Site, said
+
+from holdfast.lab.network import Segment
 
 EXAMPLES = Path(__file__).parents[2].parent / "shared/reference/examples"
 COMMANDS = ("update_config.py", "configure.py", "vr_cfg.sh")
@@ -25,6 +27,7 @@ class Step(NamedTuple):
     command: str
     events: list[tuple[str, ...]]
     directory: Path
+    router: str
 
     def stored(self, event: tuple[str, ...]) -> Path:
         """Where the bytes of a file event are."""
@@ -82,7 +85,8 @@ def story(version: str, scenario: str) -> list[Step]:
                 events.append(("file", event["name"], event["stored"]))
             else:
                 events.append(("script", event["script"], *shlex.split(event.get("args") or "")))
-        steps.append(Step(told["step"], told["story"], told["command"].rpartition(".")[2], events, directory))
+        command = told["command"].rpartition(".")[2]
+        steps.append(Step(told["step"], told["story"], command, events, directory, told.get("router", "")))
     return steps
 
 
@@ -97,10 +101,14 @@ def begin(made: Site, steps: Sequence[Step]) -> list[Step]:
 
 
 class Player:
-    """Plays steps on a router.  `pending`: what still waits after each command, by the step's number."""
+    """Plays steps on a router.  `pending`: what still waits after each command, by the step's number.
 
-    def __init__(self, made: Site) -> None:
+    `twice`: which of its commands are sent a second time, by their count.
+    """
+
+    def __init__(self, made: Site, twice: Callable[[int], bool] = lambda _: True) -> None:
         self.site = made
+        self.twice = twice
         self.left_out: list[str] = []
         self.commands = 0
         self.pending: dict[int, list[str]] = {}
@@ -115,15 +123,23 @@ class Player:
                 self.site.router.send(genuine(step.stored(event)), event[1])
             elif event[1] in COMMANDS:
                 self.command(step, event)
-            else:
+            elif not self.asked(step, event):
                 self.cable(step, event)
                 self.left_out.append(f"{step.number} {' '.join(event[1:])}")
+
+    def asked(self, step: Step, event: tuple[str, ...]) -> bool:  # noqa: ARG002 for who knows such scripts
+        """A script that takes no message in; whether it was run."""
+        return False
+
+    def segment(self, mac: str) -> Segment:
+        """What a nic of this MAC is plugged into."""
+        return self.site.lab.segment(mac.replace(":", "")[-8:])
 
     def hypervisor(self, step: Step) -> None:
         """Plug the nic that the story names; unplug the one that the message before was about."""
         if step.plugs:
             mac, nic = step.plugs
-            assert self.site.router.plug(self.site.lab.segment(mac.replace(":", "")[-8:]), mac) == nic
+            assert self.site.router.plug(self.segment(mac), mac) == nic
         elif step.command == "UnPlugNicCommand":
             [nic] = [nic for nic, port in self.site.router.ports.items() if port.mac == self._spoken_of]
             self.site.router.unplug(nic)
@@ -141,15 +157,26 @@ class Player:
             self.site.router.unplug(nic)
 
     def command(self, step: Step, event: tuple[str, ...]) -> None:
-        """Run it, then send the same again: the second time nothing happens at all."""
+        """Run it; sent again, nothing happens at all."""
         where = f"step {step.number}, {step.story}: {' '.join(event[1:])}"
         done = self.site.router.run(event[1], *event[2:])
         assert done.code == 0, f"{where}: {said(done)}"
-        plan = self.site.plan()
-        assert plan["changes"] == [], where
+        plan = self.planned(where)
         waiting = [text for text in plan["pending"] if "waits for nic" in text]
         assert self.starting or not waiting, (where, waiting)
         self.pending[step.number] = plan["pending"]
+        if self.twice(self.commands):
+            self.again(step, event, where)
+        self.commands += 1
+
+    def planned(self, where: str) -> dict[str, Any]:
+        """What is left to do after a command: nothing."""
+        plan = self.site.plan()
+        assert plan["changes"] == [], where
+        return plan
+
+    def again(self, step: Step, event: tuple[str, ...], where: str) -> None:
+        """Send the same again."""
         before = self.site.footprints()
         for other in step.events:
             if other[0] == "file":
@@ -158,4 +185,3 @@ class Player:
         assert again.code == 0, f"{where}, again: {said(again)}"
         assert ": nothing to do, generation" in again.text, f"{where}, again: {again.text}"
         assert self.site.footprints() == before, f"{where}, again"
-        self.commands += 1

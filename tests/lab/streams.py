@@ -14,6 +14,7 @@ from holdfast.lab.host import Host
 _CONNECT_S = 5.0
 _CHUNK = b"x" * 512
 _BEAT_S = 0.01
+_BEATS_A_SECOND = 2000
 _PATIENCE_S = 15.0
 
 
@@ -49,6 +50,13 @@ class Streams:
             near.setblocking(False)  # noqa: FBT003 the library's own signature
             far.setblocking(False)  # noqa: FBT003 the library's own signature
             self.streams.append(Stream(near, far))
+
+    def __len__(self) -> int:
+        return len(self.streams)
+
+    def ports(self) -> set[int]:
+        """The ports that the openers have."""
+        return {stream.near.getsockname()[1] for stream in self.streams}
 
     def alive(self, timeout_s: float) -> int:
         """How many still carry a word there and, once it came, one back, all within a time."""
@@ -93,10 +101,12 @@ class Busy:
     At the end it goes on until all have been heard of again: after an outage TCP itself pauses, longer and longer.
     """
 
-    def __init__(self, streams: Streams) -> None:
-        self.stalls_s = [0.0] * len(streams.streams)
+    def __init__(self, *streams: Streams) -> None:
+        self._streams = [stream for some in streams for stream in some.streams]
+        self.stalls_s = [0.0] * len(self._streams)
         self.broken = 0
-        self._streams = streams.streams
+        # Many of them must not take the processor that the routers need.
+        self._beat_s = max(_BEAT_S, len(self._streams) / _BEATS_A_SECOND)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -113,7 +123,7 @@ class Busy:
         living = dict(enumerate(self._streams))
         end = float("inf")
         while living and time.monotonic() < end:
-            if self._over.wait(_BEAT_S):
+            if self._over.is_set():
                 end = min(end, time.monotonic() + _PATIENCE_S)
             for number, stream in list(living.items()):
                 try:
@@ -128,7 +138,7 @@ class Busy:
                 heard[number] = now
                 if end < float("inf"):
                     del living[number]
-            time.sleep(_BEAT_S)
+            time.sleep(self._beat_s)
         self.broken += len(living)
 
     @staticmethod

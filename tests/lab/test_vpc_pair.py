@@ -9,7 +9,7 @@ from streams import Streams
 
 from holdfast.lab.probe import Flow
 
-pytestmark = [pytest.mark.lab, pytest.mark.alone]
+pytestmark = [pytest.mark.lab, pytest.mark.alone, pytest.mark.pair]
 
 SLACK = 3
 SETTLED_S = 3.0 * ADVERT_S
@@ -23,17 +23,6 @@ BURST = range(1, 13)
 def pair() -> Iterator[VpcPair]:
     with vpc_pair("vpair") as pair:
         yield pair
-
-
-@pytest.fixture
-def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Say what was measured."""
-
-    def say(line: str) -> None:
-        with capsys.disabled():
-            print(f"\n  {line}", end="")  # noqa: T201 the measurement is half of what this is for
-
-    return say
 
 
 def flows(pair: VpcPair) -> list[Flow]:

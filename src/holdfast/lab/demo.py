@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+from holdfast.lab.demo_failover import FAILOVER, Failover
 from holdfast.lab.demo_isolated import ISOLATED
 from holdfast.lab.demo_play import AGAIN, TOLD, Performance
 from holdfast.lab.demo_screen import Screen
@@ -16,14 +17,14 @@ from holdfast.lab.demo_vpc import VPC
 from holdfast.lab.lab import Lab
 from holdfast.lab.sentence import LabError
 
-ACTS = {"isolated": ISOLATED, "vpc": VPC}
+ACTS = {"isolated": ISOLATED, "vpc": VPC, "failover": FAILOVER}
 _HOLDFAST = ".venv/bin/holdfast"
 _ENDS = (signal.SIGTERM, signal.SIGHUP)  # beside Ctrl-C: a closed terminal is no reason to leave a lab behind
 
 
 def close(screen: Screen, performances: Sequence[Performance], seconds: float) -> None:
     """Print the table: each act's sentences under its name."""
-    screen.title("In one table: as told, and after the power cut")
+    screen.title("In one table: as told, and after the power cut or the failover")
     for performance in performances:
         screen.table(performance.act.title, performance.rows(), (TOLD, AGAIN))
     screen.line()
@@ -54,7 +55,7 @@ def perform(acts: Sequence[str], screen: Screen, *, keep: bool) -> tuple[list[Pe
     labs: list[Lab] = []
     try:
         for name in acts:
-            performances.append(Performance(ACTS[name], screen))
+            performances.append((Failover if name == "failover" else Performance)(ACTS[name], screen))
             labs.append(Lab(f"demo{name}", stay=keep))
             try:
                 performances[-1].perform(labs[-1])

@@ -54,7 +54,7 @@ class Screen:
             self.line(f"(the nic {step.unplug} is unplugged)", "dim", indent=4)
         if step.plug is not None:
             self.line(f"(a nic {step.plug.mac} is plugged into {step.plug.segment})", "dim", indent=4)
-        self.line(f"$ {step.command}", "cyan", indent=4)
+        self.line(f"{step.router}$ {step.command}", "cyan", indent=4)
 
     def end(self, step: Step, result: Result) -> None:
         """Print what the router answered."""

@@ -3,7 +3,7 @@
 import itertools
 import json
 import re
-import select
+import selectors
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -90,7 +90,10 @@ class Host:
         if self._process is None:
             said = self._starter.stdout
             assert said is not None  # noqa: S101 started with pipes
-            if not select.select([said], [], [], START_S)[0] or said.readline() != b"ready\n":
+            with selectors.DefaultSelector() as waiting:  # select() itself knows no descriptor above 1023
+                waiting.register(said, selectors.EVENT_READ)
+                came = waiting.select(START_S)
+            if not came or said.readline() != b"ready\n":
                 raise LabError(f"{self.name} did not start: {(self._home / 'errors').read_text()}")
             with socket.socket(socket.AF_UNIX) as door:
                 door.connect(str(self._door))

@@ -1,6 +1,7 @@
 """Network namespaces, and the switch that joins them: bridges in a namespace of its own."""
 
 import itertools
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -92,6 +93,10 @@ class Switch:
     def block(self, ports: Sequence[Port], *, blocked: bool) -> None:
         """Let nothing pass through ports, both ways, or everything again; the nics behind them keep their carrier."""
         state = _DISABLED if blocked else _FORWARDING
+        if not blocked:  # a port whose nic is down lets nothing pass, and all again as soon as it is up
+            links = json.loads(must(["ip", "-n", self.namespace, "-json", "link"]))
+            up = {link["ifname"] for link in links if link["operstate"] == "UP"}
+            ports = [port for port in ports if port.port in up]
         must(
             ["bridge", "-n", self.namespace, "-batch", "-"],
             stdin="".join(f"link set dev {port.port} state {state}\n" for port in ports),

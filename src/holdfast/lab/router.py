@@ -82,6 +82,14 @@ class Router:
         self.container.thaw()
         self.place.switch.block(list(self.ports.values()), blocked=False)
 
+    def hang(self) -> None:
+        """Stop all its processes where they are; its kernel goes on: it forwards and answers.  `resume` ends it."""
+        self.container.freeze()
+
+    def resume(self) -> None:
+        """Let its processes go on."""
+        self.container.thaw()
+
     def _stop(self, verb: str) -> int:
         if not self.running:
             raise LabError(f"{self.name} is off")

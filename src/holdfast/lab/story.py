@@ -19,6 +19,7 @@ from holdfast.lab.world import Management, World
 BOOT = "holdfast boot"
 UPDATE = "update_config.py"
 BUNDLE = "vr_cfg.sh"
+_BOOT_LINE = "cmdline"  # what it is called in every router, whatever its file is here
 _HOLDFAST = "/usr/local/bin/holdfast"
 
 
@@ -33,7 +34,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing that the operator does: the message `file` is handed over and `script` told of it.
 
     `cuts` names connections that live before the step and must not live after it; `unplug` is the MAC of a nic that is
-    taken out of the router before the message is sent.
+    taken out of the router before the message is sent.  `router` is who is told, where there are two.
     """
 
     step: int
@@ -43,6 +44,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plug: Plug | None = None
     unplug: str = ""
     cuts: str = ""
+    router: str = ""
 
     @property
     def command(self) -> str:
@@ -71,7 +73,7 @@ class WorldPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a story needs: a router, guests by name as pairs of segment and MAC, the world and the management side's
-    address; `beside` it are other worlds, that private gateways lead to.
+    address; `beside` it are other worlds, that private gateways lead to, and `peer` is a pair's second router.
     """
 
     router: RouterPlan
@@ -79,6 +81,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     world: WorldPlan
     mgmt: str
     beside: dict[str, WorldPlan] = {}
+    peer: RouterPlan | None = None
 
 
 class Story(NamedTuple):
@@ -121,8 +124,10 @@ def build(lab: Lab, topology: Topology) -> Stage:
     beside = {name: _world(lab, name, plan) for name, plan in topology.beside.items()}
     mgmt = lab.mgmt(lab.segment("control"), topology.mgmt)
     guests = {name: lab.guest(name, lab.segment(segment), mac) for name, (segment, mac) in topology.guests.items()}
-    nics = [(lab.segment(segment), mac) for segment, mac in topology.router.nics]
-    return Stage(lab, lab.router(topology.router.name, nics), guests, world, mgmt, beside)
+    for plan in (topology.router, topology.peer):
+        if plan is not None:
+            lab.router(plan.name, [(lab.segment(segment), mac) for segment, mac in plan.nics])
+    return Stage(lab, lab.routers[topology.router.name], guests, world, mgmt, beside)
 
 
 def _world(lab: Lab, name: str, plan: WorldPlan) -> World:
@@ -136,15 +141,16 @@ def _world(lab: Lab, name: str, plan: WorldPlan) -> World:
 
 
 def play(story: Story, step: Step, stage: Stage) -> Result:
-    """Do one step on the stage's router, which is on, and return how its command ended."""
+    """Do one step on its router, which is on, and return how its command ended."""
+    router = stage.lab.routers[step.router] if step.router else stage.router
     if step.unplug:
-        stage.router.unplug(next(nic for nic, port in stage.router.ports.items() if port.mac == step.unplug))
+        router.unplug(next(nic for nic, port in router.ports.items() if port.mac == step.unplug))
     if step.plug is not None:
-        stage.router.plug(stage.lab.segment(step.plug.segment), step.plug.mac)
-    stage.router.send(story.directory / step.file, step.file)
+        router.plug(stage.lab.segment(step.plug.segment), step.plug.mac)
+    router.send(story.directory / step.file, _BOOT_LINE if step.script == BOOT else step.file)
     if step.script == BOOT:
-        return holdfast(stage.router, "boot")
-    return stage.router.run(*step.command.split())
+        return holdfast(router, "boot")
+    return router.run(*step.command.split())
 
 
 def holdfast(router: Router, *arguments: str) -> Result:
