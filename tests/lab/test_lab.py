@@ -61,9 +61,8 @@ def outside(lab: Lab) -> World:
 def bare_router(lab: Lab) -> Router:
     segments = [lab.segment(name) for name in ("guest", "control", "public")]
     router = lab.router("r1", list(zip(segments, MACS, strict=True)))
-    disabled = router.shell(
-        ["systemctl", "disable", "cloud-early-config.service"]
-    )  # nobody puts right what is set by hand
+    # Nobody puts right what is set by hand, and nothing is closed.
+    disabled = router.shell(["systemctl", "disable", "cloud-early-config.service", "holdfast-closed.service"])
     assert disabled.code == 0, disabled.errors
     return router
 

@@ -1,6 +1,7 @@
 """Kernel parameters, read and written under /proc/sys."""
 
 import os
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from holdfast.converge import Failure
 from holdfast.state import Change, Resource, State, Sysctl
 
 PROC = Path("/proc/sys")
+_HOST_NAME = "kernel/hostname"
 _SWAP = str.maketrans("./", "/.")
 
 
@@ -27,17 +29,25 @@ def relative_path(name: str) -> str:
 
 
 class Sysctls:
-    """Keeps those parameters that somebody claims; no claim, no opinion."""
+    """Keeps those parameters that somebody claims; no claim, no opinion.
+
+    `whole`: this is a machine, not a network namespace of somebody else's: only then are parameters ours that are not
+    of the network.
+    """
 
     kinds: tuple[type[Resource], ...] = (Sysctl,)
 
-    def __init__(self, proc: Path = PROC) -> None:
+    def __init__(self, proc: Path = PROC, *, whole: bool = True) -> None:
         self.proc = proc
+        self.whole = whole
 
     def observe(self, desired: State) -> Iterator[Sysctl]:
         """Read the claimed parameters; one that cannot be read counts as absent."""
         for wanted in desired.values():
             if isinstance(wanted, Sysctl):
+                if not (self.whole or relative_path(wanted.name).startswith("net/")):
+                    yield wanted
+                    continue
                 try:
                     text = (self.proc / relative_path(wanted.name)).read_text(errors="replace")
                 except (OSError, ValueError):
@@ -68,8 +78,11 @@ class Sysctls:
                     failures.append(Failure(change.key, f"cannot be set to {change.after.value!r}: {reason or error}"))
         return failures
 
-    @staticmethod
-    def _write(path: Path, value: str) -> None:
+    def _write(self, path: Path, value: str) -> None:
+        if path == PROC / _HOST_NAME:
+            # The kernel has a call for it, which works in a container as well: there this file is read-only.
+            socket.sethostname(value)
+            return
         # Never O_CREAT: a parameter that is absent must be an error. One write: the kernel takes it whole or not.
         descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:

@@ -9,10 +9,16 @@ from holdfast.interface import PURPOSES
 from holdfast.nft import Element, quoted
 from holdfast.router import Router
 from holdfast.shared import BootLine, BootNic
-from holdfast.state import File, Sysctl
+from holdfast.ssh_key import authorized
+from holdfast.state import Sysctl
 from holdfast.texts import is_host_name, is_ipv4, is_mac, is_network
 
-SECRET_KEYS = ("vmpassword", "router_password", "keystore_password", "baremetalnotificationsecuritykey")
+SECRET_KEYS = (
+    "vmpassword", "router_password", "keystore_password", "baremetalnotificationsecuritykey",
+    "baremetalnotificationapikey", "privatekey",
+    "userdata",  # it may hold anything
+)  # fmt: skip
+_KEY = "authorized_key"
 _UNDERSTOOD = {
     "name", "type", "gateway", "localgw", "mgmtcidr", "domain", "dnssearchorder", "dns1", "dns2", "internaldns1",
     "internaldns2", "useextdns", "exposedns", "userouteripresolver", "disable_rp_filter", "sshonguest", "publicMtu",
@@ -27,7 +33,7 @@ class CmdLine(Command, frozen=True, kw_only=True, tag="cmdline"):
     cmd_line: dict[str, str]
 
 
-def merge(_bag: BootLine, command: CmdLine, _router: Router) -> Merged[BootLine]:
+def merge(bag: BootLine, command: CmdLine, _router: Router) -> Merged[BootLine]:
     """Replace the boot line whole; anything in it that cannot be understood refuses it whole."""
     given = command.cmd_line
     if given.get("type") not in PURPOSES:
@@ -59,19 +65,32 @@ def merge(_bag: BootLine, command: CmdLine, _router: Router) -> Merged[BootLine]
             pair=_whole(given, "router_id"),
             advert_s=_number(given, "advert_int") or 1,
             guest_gateway=_address(given, "guestgw"),
-            other={k: v for k, v in given.items() if k not in _UNDERSTOOD | {*SECRET_KEYS} and not _is_nic_key(k)},
+            other=_others(bag, given),
             secrets={key: given[key] for key in SECRET_KEYS if key in given},
         ),
         warnings=tuple(_odd(given)),
     )
 
 
+def _others(bag: BootLine, given: dict[str, str]) -> dict[str, str]:
+    """What no field keeps.  A key that nobody could log in by does not take the place of one that somebody can."""
+    others = {k: v for k, v in given.items() if k not in _UNDERSTOOD | {*SECRET_KEYS} and not _is_nic_key(k)}
+    if not authorized(others.get(_KEY, "")) and _KEY in others and _KEY in bag.other:
+        others[_KEY] = bag.other[_KEY]
+    return others
+
+
 def _odd(given: dict[str, str]) -> Iterator[str]:
-    """What is kept and cannot be handed out: DNS has no such domains."""
+    """What is kept and cannot be used: DNS has no such domains, sshd no such key, and nobody such a time server."""
     for key in ("domain", "dnssearchorder"):
         for part in filter(None, _text(given, key).split(",")):
             if not is_host_name(part) or is_ipv4(part):
                 yield f"cmd_line.{key}: {part!r} is no domain: guests are not told of it"
+    if given.get(_KEY) and not authorized(given[_KEY]):
+        yield f"cmd_line.{_KEY}: not base64 of a public key: nobody is let in by it, and an earlier one stays"
+    for part in filter(None, _text(given, "ntpserverlist").split(",")):
+        if not is_host_name(part):
+            yield f"cmd_line.ntpserverlist: {part!r} is no host's name"
 
 
 def _is_number(text: str) -> bool:
@@ -165,13 +184,11 @@ _DEVICES = {"guest": "guest_device", "tier": "guest_device", "control": "control
 
 
 def contribute(bag: BootLine, router: Router) -> Iterator[Claim]:
-    """Kernel parameters, host name and the nics' purposes in the firewall."""
+    """Kernel parameters and the nics' purposes in the firewall."""
     if not bag.type:
         return
     for name, value in _sysctls(bag, router):
         yield Claim(f"cmdline/{bag.type}", Sysctl(name, value))
-    if bag.name:
-        yield Claim("cmdline/name", File("/etc/hostname", f"{bag.name}\n"))
     for face in router.interfaces:
         if face.device and face.purpose in _DEVICES:
             yield Claim(f"cmdline/{face.device}", Element(_DEVICES[face.purpose], quoted(face.device)))

@@ -20,7 +20,7 @@ SUITE = "bookworm"
 PACKAGES = (
     "conntrack", "conntrackd", "dbus", "dnsmasq-base", "dnsmasq-utils", "haproxy", "iproute2", "iputils-arping",
     "iputils-ping", "keepalived", "libcap2-bin", "netbase", "nftables", "openssh-server", "openssl", "procps",
-    "python3", "systemd", "systemd-sysv",
+    "python3", "systemd", "systemd-sysv", "traceroute",
 )  # fmt: skip
 RECIPE = 2  # counts changes to how the base is made that the lists here do not show
 
@@ -150,8 +150,9 @@ def _system_files() -> Iterator[tuple[Path, Path]]:
             yield Path("etc/systemd/system") / source.name, source
     for source in _SYSTEM.glob("*.d/*.conf"):
         yield Path("etc/systemd/system") / source.parent.name / source.name, source
-    for source in _SYSTEM.glob("*.sysusers"):
-        yield Path("usr/lib/sysusers.d") / f"{source.stem}.conf", source
+    for kind in ("sysusers", "tmpfiles"):
+        for source in _SYSTEM.glob(f"*.{kind}"):
+            yield Path(f"usr/lib/{kind}.d") / f"{source.stem}.conf", source
 
 
 def _installed(name: str) -> Path:

@@ -20,6 +20,7 @@ PACKAGES = {
     "udhcpc": "udhcpc",
     "ping": "iputils-ping",
     "nsenter": "util-linux",
+    "ssh": "openssh-client",
     "mount": "mount",
     "sysctl": "procps",
 }
