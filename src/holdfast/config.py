@@ -162,14 +162,14 @@ def merge(config: Config, decoded: Decoded, facts: Facts, name: str = "") -> Mer
     if fresh and not accepted:
         more = f"; and {len(said) - _SPELT_OUT} more" if len(said) > _SPELT_OUT else ""
         raise Rejected("; ".join([*said.values()][:_SPELT_OUT]) + more)
-    after = _forgetting({**config, feature.name: merged.bag}, Router(config, facts))
+    after = forgetting({**config, feature.name: merged.bag}, Router(config, facts))
     if fresh:
         units_known = dict([*known.units.items(), *((u, f"{name}: {t}") for u, t in fresh.items())][-_REMEMBERED:])
         after[REFUSED] = Refused(units=units_known)
     return Merge(after, tuple(said.values()), tuple(fresh.values()), merged.warnings, accepted)
 
 
-def _forgetting(config: Config, before: Router) -> dict[str, Any]:
+def forgetting(config: Config, before: Router) -> dict[str, Any]:
     """Bags without what was about nics that nothing is configured on any more."""
     held = {face.nic: face.networks for face in before.interfaces}
     now = {face.nic: face for face in Router(config, before.facts).interfaces}

@@ -2,48 +2,56 @@
 
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
-from holdfast import agent, alerts, role_report
+from holdfast import agent, alerts, handover, pair_files, promotion_file, role_report
 from holdfast import config as bags
-from holdfast.agent import Answer, Event
+from holdfast.agent import Answer
+from holdfast.boot import Found
+from holdfast.boot import line as boot_line
 from holdfast.bundle import UPDATE, steps
+from holdfast.config import Config
 from holdfast.errors import Degraded, Failed, Partial, Rejected
 from holdfast.inbox import Inbox
+from holdfast.intake import Event, take
 from holdfast.lock import locked
 from holdfast.machine import Machine
 from holdfast.netlink import wait_until
+from holdfast.sequence import ASKED, StartSequence
+from holdfast.starting import begins, confirmed, lost
 from holdfast.store import Store
 
 NIC_WAIT_S = 15.0
 """How long a command waits for a nic; HOLDFAST_NIC_WAIT_S in the environment says otherwise, in seconds."""
-SILENCE_S = 60.0
-"""A start sequence has ended when the management server says nothing for so long."""
 ALERTS = 20
 """How many refusals of one command are alerted one by one."""
 ROLES = 5
 """How often one command follows a role that keeps moving; what moves later calls the agent again."""
 BOOT_LINE = "cmd_line.json"
-NO_EFFECT = ("bumpup_priority.sh",)
-"""Scripts of a bundle that old management servers send and that mean nothing any more."""
+_CARRIES = frozenset({"Link", "Address", "Route", "PolicyRule", "Ruleset", "Elements"})
+NO_EFFECT = ("bumpup_priority.sh", "configure.py", "netusage.sh")
+"""Scripts of a bundle that mean nothing here: what old servers send, what a convergence does anyway, what asks only."""
 
 
 class Session:
-    """Everything that one command needs; `root` is where the router's files are seen from here."""
+    """Everything that one command needs; `root` is where the router's files are seen from here.
 
-    def __init__(self, root: Path = Path("/"), *, nic_wait_s: float | None = None) -> None:
+    `reading`: for looking only, without the lock.
+    """
+
+    def __init__(self, root: Path = Path("/"), *, nic_wait_s: float | None = None, reading: bool = False) -> None:
         self.root = root
         self.nic_wait_s = _bound_s() if nic_wait_s is None else nic_wait_s
-        self.machine = Machine(root)
+        self.machine = Machine(root, reading=reading)
         self.store = Store(root / "etc/cloudstack")
         self.inbox = Inbox(root / "var/cache/cloud")
         self.lock = root / "run/holdfast/lock"
+        self.sequence = StartSequence(self.machine.marks)
 
     def update(self, name: str, *, archive: bool = True) -> Answer:
         """Take one file of the inbox, and a boot line that waits there before it."""
@@ -66,7 +74,7 @@ class Session:
             events = [Event(step.argument, step.document) for step in found if step.script == UPDATE]
             if self.inbox.waits(BOOT_LINE):
                 events.insert(0, Event(BOOT_LINE, self.inbox.read(BOOT_LINE)))
-            starting = self._sequence("bundle")
+            starting = self._step("bundle")
             answer = self._handle(events, cause=path.name, starting=starting)
         if not starting:  # at a start a nic that comes later is nothing to stop the router for
             answer = self._patient(events, answer, cause=path.name)
@@ -92,7 +100,7 @@ class Session:
         with self._locked():
             event = Event(name, self.inbox.read(name))
             config, number = agent.current(self.store)
-            taken = agent.take(config, [event], self.machine.facts())
+            taken = take(config, [event], self.machine.facts())
             if not taken.accepted:
                 return Answer(code=Rejected.exit_code, reason="refused", refused=taken.refused, generation=number)
             if taken.config != config:
@@ -112,6 +120,7 @@ class Session:
         with self._locked():
             if self.inbox.waits(BOOT_LINE):
                 events = [Event(BOOT_LINE, self.inbox.read(BOOT_LINE))]
+            self._look_after_start()
             answer = self._handle(events, cause=cause, booting=booting)
             if booting and answer.code == Rejected.exit_code:
                 # A boot line that cannot be understood is no reason to stay dark: what is stored still holds.
@@ -121,6 +130,13 @@ class Session:
             self.inbox.finish(event.name, event.document)
         return answer
 
+    def follow(self) -> Answer:
+        """Converge to keepalived's last word.  Who serves no more goes on forwarding until its peer serves."""
+        said = role_report.word(self.root)
+        if said != "MASTER":
+            handover.until_served(self.root)
+        return self.converge(f"role {said or 'unknown'}")
+
     def rollback(self, number: int) -> Answer:
         """Make an older generation's bags the configuration again, as a new generation."""
         with self._locked():
@@ -128,12 +144,61 @@ class Session:
             answer = self._followed(lambda: agent.restore(number, self.store, self.machine, cause=cause))
         return self._told(answer, f"rollback {number}")
 
-    def _locked(self) -> AbstractContextManager[None]:
-        return locked(self.lock, on_wait=lambda: print("waiting for another command to end", file=sys.stderr))  # noqa: T201
+    def started(self, found: Found) -> bool:
+        """Take note if this boot line tells of a start by a management server, which then says everything anew.
+
+        False if this very giving of the line has been taken in this boot.
+        """
+        with self._locked():
+            config, number = agent.current(self.store)
+            event = Event(BOOT_LINE, boot_line.command(found.text))
+            said = take(bags.EMPTY, [event], self.machine.facts()).config
+            why = begins(config["cmdline"], said["cmdline"], fresh=found.fresh) if number else ""
+            news = self.sequence.begin(why, said, found.mark)
+        if news and why:
+            alerts.note(f"a start by the management server ({why}): what it does not say anew will go")
+        return news
+
+    def _step(self, kind: str) -> bool:
+        """Follow the start sequence; whether this step is part of it.  What was left unsaid goes when it has ended."""
+        config, number = agent.current(self.store)
+        if kind and number and self.sequence.asked:
+            said: Config = {**bags.EMPTY, "cmdline": config["cmdline"]}
+            self.sequence.begin("it asked for the template's version first", said, ASKED)
+        if self.sequence.ends(kind, vpc=config["cmdline"].type == "vpcrouter"):
+            self._confirm(config)
+        return self.sequence.step(kind) if kind else False
+
+    def _look_after_start(self) -> None:
+        """End a start that has fallen silent; who was started and told nothing stays as it was restored."""
+        if self.sequence.unheard:
+            self.sequence.over()
+            alerts.alert(self.root, ["started by the management server, and told nothing since: as it was before"])
+        self._step("")
+
+    def _confirm(self, config: Config) -> None:
+        """In one run: what a start has not said was revoked while this router was off."""
+        then = confirmed(config, self.sequence.said, self.machine.facts())
+        gone = lost(config, then)
+        self.sequence.over()
+        cause = "the start has ended"
+        answer = self._followed(lambda: agent.become(then, self.store, self.machine, cause=cause))
+        if gone:
+            alerts.note(f"{cause}: gone, since it was not said anew: {', '.join(gone)}")
+        self._told(answer, cause)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Be the only one to run; what was done is also what a promotion is worked out from, while nobody else runs."""
+        with locked(self.lock, on_wait=lambda: print("waiting for another command to end", file=sys.stderr)):  # noqa: T201
+            yield
+            config, number = agent.current(self.store)
+            if config["cmdline"].redundant:
+                promotion_file.prepare(self.root, config, self.machine.facts(), number)
 
     def _handle(self, events: Sequence[Event], *, cause: str, starting: bool = False, booting: bool = False) -> Answer:
         if not starting and events:
-            self._sequence("boot" if any(event.name == BOOT_LINE for event in events) else "single")
+            self._step("boot" if any(event.name == BOOT_LINE for event in events) else "single")
         try:
             answer = self._followed(
                 lambda: agent.handle(events, self.store, self.machine, cause=cause, starting=starting, booting=booting)
@@ -141,6 +206,7 @@ class Session:
         except Exception as error:  # whatever it is: an operator hears of it, also where the output is lost
             alerts.alert(self.root, [f"{cause}: {type(error).__name__}: {error}"])
             raise
+        self.sequence.hear(events, self.machine.facts)
         self._remember_unknown(answer)
         return self._told(answer, cause)
 
@@ -157,6 +223,7 @@ class Session:
                 answer,
                 changes=(*answer.changes, *again.changes),
                 faults=again.faults,
+                stuck=again.stuck,
                 conflicts=again.conflicts,
                 pending=again.pending,
                 seconds=answer.seconds + again.seconds,
@@ -188,20 +255,6 @@ class Session:
             )
         return self._told(taken_back, cause)
 
-    def _sequence(self, step: str) -> bool:
-        """Follow the start sequence (boot line, bundles, then single commands); whether this step is part of it."""
-        phase, _, since = self.machine.marks.read("start").decode().partition(" ")
-        now = time.monotonic()
-        silent = phase == "bundled" and now - float(since or 0) > SILENCE_S
-        if step == "boot":
-            phase = "starting"
-        elif step == "bundle" and phase in ("starting", "bundled") and not silent:
-            phase = "bundled"
-        elif phase != "starting" or step != "single":
-            phase = "over"
-        self.machine.marks.write("start", f"{phase} {now}".encode())
-        return phase == "bundled"
-
     def _remember_unknown(self, answer: Answer) -> None:
         if answer.unknown:
             seen: dict[str, int] = msgspec.json.decode(self.machine.marks.read("unknown") or b"{}")
@@ -217,15 +270,25 @@ class Session:
         texts += [f"{cause}: {answer.reason}"] if answer.code in (Failed.exit_code, Degraded.exit_code) else []
         faults = sorted(f"not as wanted: {text}" for text in (*answer.faults, *answer.conflicts))
         faults += [f"damaged: {text}" for text in answer.damage]
+        faults += [self.machine.complaint] if self.machine.complaint else []
         known = self.machine.marks.read("faults").decode().splitlines()
         texts += [text for text in faults if text not in known]
         if faults != known:
             self.machine.marks.write("faults", "\n".join(faults).encode())
         if texts:
             alerts.alert(self.root, texts)
+        self._tell_peer(answer)
         outcome = f"exit {answer.code}, {len(answer.changes)} changes, generation {answer.generation}"
         alerts.note(f"{cause}: {outcome}, {answer.seconds:.3f} s")
         return answer
+
+    def _tell_peer(self, answer: Answer) -> None:
+        """Leave for the agent's ear whether this router could serve: what carries packets is as it is wanted."""
+        flag = self.root / pair_files.UNABLE
+        if role_report.word(self.root) == "MASTER" and _CARRIES & {*answer.stuck}:
+            flag.touch()
+        else:
+            flag.unlink(missing_ok=True)
 
 
 def _bound_s() -> float:
