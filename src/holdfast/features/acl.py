@@ -49,6 +49,15 @@ class NetworkAcl(Command, frozen=True, kw_only=True, tag="networkacl"):
     delete_from_processed_cache: bool | None = None
 
 
+class AclDefault(Command, frozen=True, kw_only=True, tag="acldefault"):
+    """What becomes of egress that no rule matches: accepted whatever rules there are, or only while there are none.
+
+    No server sends it: it is this router's setting, and an adopted one has what its old agent did.
+    """
+
+    always_accept: bool
+
+
 class AclRule(Data, frozen=True, kw_only=True):
     """A rule.  `cidrs`: canonical IPv4 and IPv6 networks, of the source (ingress) or the destination (egress).
 
@@ -77,15 +86,18 @@ EVERYTHING = Acl(ingress=(AclRule(allowed=True, cidrs=ANYWHERE),), egress=(AclRu
 
 class Acls(Data, frozen=True, kw_only=True):
     """ACLs by nic (its MAC, or ethN where no MAC was known).  `ascending`: what was last known of the order
-    in which they are sent; once true, a server of 4.8 or newer has been heard.
+    in which they are sent; once true, a server of 4.8 or newer has been heard.  `always_accept`: see `AclDefault`.
     """
 
     acls: dict[str, Acl] = {}
     ascending: bool | None = None
+    always_accept: bool = False
 
 
-def merge(bag: Acls, command: NetworkAcl, router: Router) -> Merged[Acls]:
+def merge(bag: Acls, command: NetworkAcl | AclDefault, router: Router) -> Merged[Acls]:
     """Replace the ACL of one nic.  Rejected whole if one rule cannot be: the others would mean something else."""
+    if isinstance(command, AclDefault):
+        return Merged(replace(bag, always_accept=command.always_accept))
     newer = _order(command)
     ascending = bool(bag.ascending) if newer is None else newer
     warnings: list[str] = []
@@ -103,7 +115,7 @@ def merge(bag: Acls, command: NetworkAcl, router: Router) -> Merged[Acls]:
     else:
         acls.pop(nic, None)  # the farewell to a private gateway comes when the nic is bare already
     known = bag.ascending if newer is None else newer or bool(bag.ascending)
-    return Merged(Acls(acls=acls, ascending=known), warnings=tuple(warnings))
+    return Merged(replace(bag, acls=acls, ascending=known), warnings=tuple(warnings))
 
 
 def forget(bag: Acls, gone: Gone) -> Acls:
@@ -207,7 +219,7 @@ def contribute(bag: Acls, router: Router) -> Iterator[Claim]:
         origin = f"networkacl/{nic}"
         # Without a public network the router is one hop of somebody else's: its tiers are forwarded as they come.
         acl = bag.acls.get(nic, Acl()) if router.boot.has_public_network else EVERYTHING
-        for element in compiled(face, acl):
+        for element in compiled(face, acl, always_accept=bag.always_accept):
             yield Claim(origin, element)
     for nic, acl in bag.acls.items():
         if nic not in faces and (acl.ingress or acl.egress):
@@ -275,4 +287,4 @@ def _fields(shape: str, piece: Span) -> Iterator[tuple[str, ...]]:
         yield (NUMBERS.get(piece.first, "") if single and piece.first in (6, 17) else ports(piece.first, piece.last),)
 
 
-FEATURE = Feature("networkacl", (NetworkAcl,), Acls, merge, contribute, forget=forget)
+FEATURE = Feature("networkacl", (NetworkAcl, AclDefault), Acls, merge, contribute, forget=forget)

@@ -32,8 +32,8 @@ def merge(bag: Aliases, command: IpAliases, router: Router) -> Merged[Aliases]:
     refused = []
     for index, told in enumerate(command.aliases):
         name, prefix = str(told.count), prefix_length(told.netmask)
-        if told.revoke:
-            aliases.pop(name, None)
+        if told.revoke:  # by address as well: an adopted one has a number of our own
+            aliases = {n: alias for n, alias in aliases.items() if n != name and alias.address != told.ip_address}
         elif not prefix:
             refused.append(Refusal(f"aliases[{index}].netmask", name, f"{told.netmask} is not a netmask"))
         elif told.ip_address in own:
