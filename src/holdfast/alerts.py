@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 LOG = "var/log/routerServiceMonitor.log"
+LARGEST = 1 << 20
+"""Bytes of the log; the one before is kept beside it as `.1`, and nothing older."""
 
 
 def alert(root: Path, texts: Iterable[str]) -> None:
@@ -16,6 +18,8 @@ def alert(root: Path, texts: Iterable[str]) -> None:
     try:
         path = root / LOG
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > LARGEST:
+            path.replace(path.with_name(f"{path.name}.1"))
         with path.open("a", encoding="utf-8") as log:
             log.writelines(lines)
     except OSError as error:

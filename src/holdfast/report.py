@@ -1,6 +1,5 @@
 """Changes, refusals and troubles as lines that people and machines read.  Pure."""
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -21,6 +20,7 @@ from holdfast.state import (
     Ruleset,
     Unit,
 )
+from holdfast.usage import Usage
 
 MASK = "(secret)"
 SHOWN = 20
@@ -70,6 +70,7 @@ _WORDS: dict[type[Resource], Callable[[Any], str]] = {
     PolicyRule: _policy_rule,
     Route: _route,
     Ruleset: lambda _: "firewall structure",
+    Usage: lambda usage: f"usage counters of {', '.join(one.device or one.nic for one in usage.nics) or 'no nic'}",
 }
 
 
@@ -105,7 +106,7 @@ def _difference(change: Change) -> str:
     fields = [
         f"{name} {getattr(before, name)} -> {getattr(after, name)}"
         for name in before.__struct_fields__
-        if getattr(before, name) != getattr(after, name) and not isinstance(before, Ruleset)
+        if getattr(before, name) != getattr(after, name) and not isinstance(before, Ruleset | Usage)
     ]
     return f" {', '.join(fields)}" if fields else ""
 
@@ -115,6 +116,8 @@ def _hears(before: Unit, after: Unit) -> str:
 
 
 def _text_difference(before: str, after: str) -> str:
+    import difflib  # noqa: PLC0415 most runs change no file, and start-up counts
+
     lines = [
         line
         for line in difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Sequence
+from typing import NamedTuple
 
 TIMEOUT_S = 60
 
@@ -22,3 +23,26 @@ def run(argv: Sequence[str], stdin: str = "", *, timeout_s: float = TIMEOUT_S) -
         said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").replace("\n", "; ")
         raise CommandFailed(f"{' '.join(argv[:4])}: {said}")
     return done.stdout
+
+
+class Ended(NamedTuple):
+    """How a program ended: its exit status (124: it was stopped for taking too long), and what it printed where."""
+
+    code: int
+    out: str
+    errors: str
+
+
+STOPPED = 124
+
+
+def capture(argv: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> Ended:
+    """Run a program without a shell, whatever comes of it; OSError if it cannot be started."""
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 as above
+    except subprocess.TimeoutExpired as error:
+        said = (error.stderr or b"").decode(errors="replace")
+        return Ended(
+            STOPPED, (error.stdout or b"").decode(errors="replace"), f"{said}stopped after {timeout_s:.0f} s\n"
+        )
+    return Ended(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))

@@ -1,9 +1,10 @@
 #!/usr/bin/python3 -IS
 """Which of a pair this router is."""
 
+import os
 import sys
 
-sys.path.insert(0, "/opt/holdfast/lib")
+sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
 from holdfast.role_report import checkrouter
 

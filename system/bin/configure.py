@@ -1,10 +1,11 @@
 #!/usr/bin/python3 -IS
 """Compare everything with the machine and put right what differs."""
 
+import os
 import sys
 
-sys.path.insert(0, "/opt/holdfast/lib")
+sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
-from holdfast.cli import configure
+from holdfast.client import main
 
-sys.exit(configure(sys.argv[1:]))
+sys.exit(main("configure.py", sys.argv[1:]))

@@ -1,10 +1,11 @@
 #!/usr/bin/python3 -IS
 """Take a role and converge."""
 
+import os
 import sys
 
-sys.path.insert(0, "/opt/holdfast/lib")
+sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
-from holdfast.cli import configure_router
+from holdfast.client import main
 
-sys.exit(configure_router(sys.argv[1:]))
+sys.exit(main("configure_router.py", sys.argv[1:]))

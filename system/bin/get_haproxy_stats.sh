@@ -1,9 +1,10 @@
 #!/usr/bin/python3 -IS
 """Average sessions of the servers behind one listener."""
 
+import os
 import sys
 
-sys.path.insert(0, "/opt/holdfast/lib")
+sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
 from holdfast.haproxy_stats import get_haproxy_stats
 

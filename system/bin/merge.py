@@ -1,10 +1,11 @@
 #!/usr/bin/python3 -IS
 """Merge one file of /var/cache/cloud into the store; apply nothing."""
 
+import os
 import sys
 
-sys.path.insert(0, "/opt/holdfast/lib")
+sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
-from holdfast.cli import merge
+from holdfast.client import main
 
-sys.exit(merge(sys.argv[1:]))
+sys.exit(main("merge.py", sys.argv[1:]))

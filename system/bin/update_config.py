@@ -1,10 +1,11 @@
 #!/usr/bin/python3 -IS
 """Merge one file of /var/cache/cloud and converge."""
 
+import os
 import sys
 
-sys.path.insert(0, "/opt/holdfast/lib")
+sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
-from holdfast.cli import update_config
+from holdfast.client import main
 
-sys.exit(update_config(sys.argv[1:]))
+sys.exit(main("update_config.py", sys.argv[1:]))

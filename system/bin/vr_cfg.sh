@@ -1,10 +1,11 @@
 #!/usr/bin/python3 -IS
 """Merge a bundle of messages and converge once."""
 
+import os
 import sys
 
-sys.path.insert(0, "/opt/holdfast/lib")
+sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
-from holdfast.cli import vr_cfg
+from holdfast.client import main
 
-sys.exit(vr_cfg(sys.argv[1:]))
+sys.exit(main("vr_cfg.sh", sys.argv[1:]))

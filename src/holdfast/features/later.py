@@ -66,18 +66,6 @@ class SiteToSiteVpn(Command, frozen=True, kw_only=True, tag="site2sitevpn"):
     split_connections: bool | None = None
 
 
-class MonitorService(Command, frozen=True, kw_only=True, tag="monitorservice"):
-    """Which services are watched, and the data of the health checks."""
-
-    config: str | None = None
-    disable_monitoring: str | None = None
-    health_checks_enabled: bool | None = None
-    health_checks_basic_run_interval: int | None = None
-    health_checks_advanced_run_interval: int | None = None
-    excluded_health_checks: str | None = None
-    health_checks_config: dict[str, str] | None = None
-
-
 class BgpPeers(Command, frozen=True, kw_only=True, tag="bgppeers"):
     """All BGP peers."""
 
@@ -92,14 +80,13 @@ class Kept(Data, frozen=True, kw_only=True):
 
 class Kind(NamedTuple):
     """How one message is kept: `key` names its identity, `gone` the field and value that remove it, `items` a list
-    whose units are kept one by one; `partial` messages leave out what did not change.
+    whose units are kept one by one.
     """
 
     command: type[Command]
     key: tuple[str, ...] = ()
     gone: tuple[str, bool] | None = None
     items: str = ""
-    partial: bool = False
 
 
 KINDS = (
@@ -107,7 +94,6 @@ KINDS = (
     Kind(VpnUserList, ("user",), ("add", False), "vpn_users"),
     Kind(RemoteAccessVpn, ("vpn_server_ip",), ("create", False)),
     Kind(SiteToSiteVpn, ("local_public_ip", "peer_gateway_ip"), ("create", False)),
-    Kind(MonitorService, partial=True),
     Kind(BgpPeers),
 )
 
@@ -124,8 +110,7 @@ def merge(bag: Kept, command: Command, _router: Router, *, kind: Kind) -> Merged
         if kind.gone and unit[kind.gone[0]] is kind.gone[1]:
             messages.pop(name, None)
         else:
-            kept = {field: value for field, value in unit.items() if value is not None and field != "type"}
-            messages[name] = {**messages.get(name, {}), **kept} if kind.partial else kept
+            messages[name] = {field: value for field, value in unit.items() if value is not None and field != "type"}
     return Merged(Kept(messages=messages))
 
 

@@ -1,0 +1,11 @@
+#!/usr/bin/python3 -IS
+"""Baremetal hosts, which this router does not serve."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
+
+from holdfast.scripts.small import baremetal_snat
+
+sys.exit(baremetal_snat(sys.argv[1:]))

@@ -1,0 +1,11 @@
+#!/usr/bin/python3 -IS
+"""The Kubernetes ISO."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
+
+from holdfast.scripts.small import cks_iso
+
+sys.exit(cks_iso(sys.argv[1:]))

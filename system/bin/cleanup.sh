@@ -1,0 +1,11 @@
+#!/usr/bin/python3 -IS
+"""Remove an archive of diagnostics."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
+
+from holdfast.scripts.files import cleanup
+
+sys.exit(cleanup(sys.argv[1:]))

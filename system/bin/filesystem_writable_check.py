@@ -1,0 +1,11 @@
+#!/usr/bin/python3 -IS
+"""Whether the disk can be written to."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
+
+from holdfast.scripts.files import filesystem_writable_check
+
+sys.exit(filesystem_writable_check(sys.argv[1:]))

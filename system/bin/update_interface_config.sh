@@ -1,0 +1,11 @@
+#!/usr/bin/python3 -IS
+"""The MTU of the nic that has an address."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
+
+from holdfast.scripts.configuration import update_interface_config
+
+sys.exit(update_interface_config(sys.argv[1:]))
