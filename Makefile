@@ -38,8 +38,13 @@ check: setup  ## lint, types and the tests that need neither root nor a network
 .PHONY: lab
 lab: setup  ## the tests that build routers out of namespaces (root)
 	@echo "== lab tests"
-	@$(PYTEST) -n 3 --dist loadfile -m "lab and not soak and not alone"
-	@$(PYTEST) -m "lab and not soak and alone"
+	@$(PYTEST) -n 4 --dist loadfile -m "lab and not soak and not alone and not appliance"
+	@$(PYTEST) -n 2 --dist loadfile -m "lab and not soak and alone and pair"
+	@$(PYTEST) -m "lab and not soak and alone and not pair and not appliance"
+
+.PHONY: appliance
+appliance: setup  ## what makes and takes over whole machines: packages, upgrades, adoption (root)
+	@$(PYTEST) -m "appliance and not soak"
 
 .PHONY: soak
 soak: setup  ## every test with full counts and repetitions; takes long (root)
@@ -48,6 +53,13 @@ soak: setup  ## every test with full counts and repetitions; takes long (root)
 .PHONY: bench
 bench: setup  ## measure; ONLY=name for one benchmark (root)
 	@$(PYTHON) bench/run.py $(ONLY)
+
+.PHONY: deb
+deb: setup  ## the Debian packages, in build/: amd64 and arm64, the same bytes each time, and what lintian says of them
+	@command -v lintian >/dev/null || { echo "== installing lintian"; apt-get -qq update; \
+	  apt-get -qq install --yes --no-install-recommends lintian >/dev/null; }
+	@$(PYTHON) packaging/build.py --out build
+	@lintian --allow-root --display-info --fail-on error,warning,info --tag-display-limit 0 build/holdfast_*.deb
 
 .PHONY: setup
 setup: packages .venv/.synced  ## install what is missing: Debian packages and .venv; quick when all is there
