@@ -4,15 +4,17 @@ Same groups of kinds, in the same order, as `holdfast.machine`.  The store besid
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from holdfast.addresses import inside, network
-from holdfast.agent import Event
 from holdfast.converge import Driver, Failure
+from holdfast.intake import Event
 from holdfast.marks import Marks
 from holdfast.router import Facts, Nic, Role
 from holdfast.state import (
     Address,
+    Announcement,
     Change,
     Elements,
     File,
@@ -29,10 +31,11 @@ from holdfast.state import (
     Sysctl,
     Unit,
 )
+from holdfast.usage import Usage
 
 GROUPS: tuple[tuple[type[Resource], ...], ...] = (
-    (Ruleset, Elements), (Handover,), (Sysctl,), (Link,), (Address,), (Route,), (Flows,), (PolicyRule,),
-    (File,), (Leases,), (Unit,),
+    (Ruleset, Elements), (Handover,), (Usage,), (Sysctl,), (Link,), (Address,), (Route,), (Announcement,), (Flows,),
+    (PolicyRule,), (File,), (Leases,), (Unit,),
 )  # fmt: skip
 MAIN = 254
 CLAIMED_ONLY = (Sysctl, Link, Unit)
@@ -91,11 +94,16 @@ class FakeMachine:
         self.ignores: set[Key] = set()
         self.wrong: set[str] = set()
         self.applied: list[Change] = []
+        self.complaint = ""
         self.marks = Marks(Path("/nonexistent"))  # a Session that borrows this machine brings its own
         self.drivers: Sequence[Driver] = [FakeDriver(self, kinds) for kinds in GROUPS]
 
     def facts(self) -> Facts:
         return Facts(self.nics, self.role, self.acknowledged)
+
+    def agreed(self, wanted: State) -> AbstractContextManager[None]:
+        del wanted
+        return nullcontext()
 
     def plug(self, mac: str, name: str) -> None:
         self.nics = (*self.nics, Nic(mac, name))

@@ -13,11 +13,12 @@ import pytest
 
 from fake_machine import FakeMachine
 from holdfast import agent, alerts, boot, config
-from holdfast.agent import Answer, Event
+from holdfast.agent import Answer
 from holdfast.boot import line as boot_line
 from holdfast.bundle import UPDATE, steps
 from holdfast.converge import observe, plan
 from holdfast.desired import Desired, desired
+from holdfast.intake import Event
 from holdfast.marks import Marks
 from holdfast.report import describe
 from holdfast.router import Facts, Nic, Role

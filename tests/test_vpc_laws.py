@@ -36,6 +36,7 @@ from holdfast.state import (
     Sysctl,
     Unit,
 )
+from holdfast.usage import Usage
 
 CONTROL, PUBLIC = "0e:00:a9:2c:00:02", "1e:00:cb:00:71:32"
 PUBLIC_2, PRIVATE = "06:00:c6:33:64:14", "1e:01:ac:1f:32:01"
@@ -374,6 +375,9 @@ class Renaming:
                 return repr(replace(resource, text="")), self.lines(tables)
             case Unit():
                 return replace(resource, restart="", reload="")
+            case Usage():
+                counted = sorted(self.text(repr(one)) for one in resource.nics)
+                return repr(resource.lasting), *counted, *sorted(self.text(f'"{name}"') for name in resource.inside)
             case Leases():
                 served = sorted((net, self.text(device), server) for net, device, server in resource.networks)
                 return repr(replace(resource, networks=())), *served

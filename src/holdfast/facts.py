@@ -1,10 +1,16 @@
 """What only this machine can tell: which nics it has, what keepalived made of it, what its guests have acknowledged."""
 
+from math import inf
 from pathlib import Path
 
-from holdfast import receipts, role_report
+from holdfast import pair_files, pairing, role_report
+from holdfast.errors import Rejected
 from holdfast.iproute import OURS, IpRoute
+from holdfast.marks import Marks
+from holdfast.peer import merged
 from holdfast.router import Nic, Role
+from holdfast.settings import PATH, Settings, parse
+from holdfast.texts import is_ipv4, is_mac
 
 
 def nics(ip: IpRoute) -> tuple[Nic, ...]:
@@ -24,9 +30,35 @@ def role(root: Path) -> Role:
 
 
 def acknowledged(root: Path) -> dict[str, int]:
-    """Return the newest password, by serial, that each guest has acknowledged; the guest service writes it down."""
+    """Return the newest password, by serial, that each guest has acknowledged here or at the peer.
+
+    The guest service writes down what was acknowledged here, the agent what the peer has said of it.
+    """
+    return merged(pair_files.acknowledged_here(root), pair_files.acknowledged_there(root))
+
+
+def peer(root: Path) -> tuple[str, str] | None:
+    """Return address and MAC of the pair's other router on the segment; None if it was never heard there."""
+    heard = pairing.peer(root, inf)
+    address, mac = str(heard.get("address", "")), str(heard.get("mac", ""))
+    return (address, mac) if is_ipv4(address) and is_mac(mac) else None
+
+
+_SETTINGS = "settings"
+
+
+def settings(root: Path, marks: Marks) -> tuple[Settings, str]:
+    """Return the operator's settings, and what is wrong with the file: then those that were right last hold."""
     try:
-        written = (root / receipts.PATH.lstrip("/")).read_bytes()
+        written = (root / PATH.lstrip("/")).read_bytes()
     except FileNotFoundError:
-        return {}
-    return receipts.parse(written).acknowledged
+        marks.forget(_SETTINGS)
+        return Settings(), ""
+    try:
+        chosen = parse(written)
+    except Rejected as error:
+        held = marks.read(_SETTINGS)
+        return (parse(held) if held else Settings()), str(error)
+    if written != marks.read(_SETTINGS):
+        marks.write(_SETTINGS, written)
+    return chosen, ""

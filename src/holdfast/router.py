@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from holdfast.addresses import number, overlap
 from holdfast.interface import PURPOSES, Interface
+from holdfast.settings import Settings
 from holdfast.shared import Alias, Aliases, BootLine, Host, Ips, Password, Tier, Tiers, VmMetadata
 
 WAY_MASK = 0xFFF
@@ -33,11 +34,20 @@ class Nic(NamedTuple):
 
 
 class Facts(Struct, frozen=True):
-    """What only this machine can tell: its nics, its role, and which passwords (by serial) guests have acknowledged."""
+    """What only this machine can tell: its nics, its role, and which passwords (by serial) guests have acknowledged
+    (`acknowledged_there`: at the peer).
+
+    `stopped`: units that somebody wants stopped for a while; `settings`: what its operator has chosen for it; `peer`:
+    address and MAC of the pair's other router, once it was heard and known by the pair's secret.
+    """
 
     nics: tuple[Nic, ...] = ()
     role: Role = Role.ALONE
     acknowledged: dict[str, int] = {}
+    acknowledged_there: dict[str, int] = {}
+    stopped: frozenset[str] = frozenset()
+    settings: Settings = Settings()
+    peer: tuple[str, str] | None = None
 
     def device(self, nic: str) -> str:
         """Name of the nic with this MAC (or of this very name, where no MAC was known); empty if it is absent."""
@@ -86,6 +96,22 @@ class Router(Struct, frozen=True, dict=True):
         order = {nic: (tier.network_id, number(tier.address)) for nic, tier in self.tiers.items()}
         shared = [face for face in self.served if face.virtual]
         return min(shared, key=lambda face: order.get(face.nic, (0, 0)), default=None)
+
+    @property
+    def advert_s(self) -> float:
+        """Seconds between the advertisements of a pair: the operator's choice, else the boot line's."""
+        return self.facts.settings.advert_s or float(self.boot.advert_s)
+
+    @property
+    def ground(self) -> str:
+        """What both routers of a pair must share to hear each other: where they elect, and in which rhythm.
+
+        `10.1.1.1/24 v2 1`: the segment's gateway, VRRP's version, seconds between advertisements; empty without a pair.
+        """
+        if self.segment is None:
+            return ""
+        prefix = self.segment.addresses[0][1]
+        return f"{self.segment.virtual}/{prefix} v{2 if self.advert_s >= 1 else 3} {self.advert_s:g}"
 
     @property
     def boot(self) -> BootLine:
@@ -249,6 +275,13 @@ class Router(Struct, frozen=True, dict=True):
     @cached_property
     def _booted_addresses(self) -> set[str]:
         return {nic.address for nic in self.boot.nics} | {self.boot.source_nat_ip}
+
+    @property
+    def announced(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """What neighbours find at the one of a pair that serves: addresses by device, the outer ones first."""
+        outer = sorted((*self.of("public"), *self.of("private")), key=lambda face: face.number)
+        held = [(face.device, tuple(address for address, _ in face.addresses)) for face in outer if face.addresses]
+        return (*held, *((face.device, (face.virtual,)) for face in self.served if face.virtual))
 
     def leaving(self, face: Interface) -> str:
         """The address that many leave by on a public nic: the boot line's where it is; in a VPC one marked as source

@@ -3,17 +3,19 @@
 import argparse
 import sys
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
-from time import strftime
+from time import monotonic, strftime
 from typing import Any
 
 import msgspec
 
-from holdfast import __version__, agent, answer, boot, report, role_report
-from holdfast.agent import Event
+from holdfast import __version__, agent, answer, boot, handover, pairing, report, role_report
+from holdfast.answers import peer
 from holdfast.answers.checkrouter import doubts
 from holdfast.boot import line as boot_line
 from holdfast.errors import Rejected
+from holdfast.intake import Event
 from holdfast.machine import enter_network
 from holdfast.session import BOOT_LINE, Session
 
@@ -34,7 +36,9 @@ def parser() -> argparse.ArgumentParser:
         ("diff", diff, "compare two generations"),
         ("rollback", rollback, "make an older generation the configuration again"),
         ("converge", converge, "compare everything with the machine and put right what differs"),
+        ("adopt", adopt, "take over a router of CloudStack's own agent, in place"),
         ("boot", boot_up, "take the boot line that the hypervisor left, and restore everything"),
+        ("handover", hand_over, "let the other router of the pair serve from now on"),
     ):
         verb = verbs.add_parser(name, help=text, description=text)
         verb.set_defaults(verb=action)
@@ -42,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--netns", default="", help="network namespace in which the router lives")
         verb.add_argument("--json", action="store_true", help="answer in JSON")
         _arguments(name, verb)
+    resident = verbs.add_parser("agent", help="stay, listen and run commands: what holdfast-agent.service starts")
+    resident.set_defaults(verb=stay)
     lab = verbs.add_parser("lab", help="routers, guests and an outside world on this machine")
     lab.add_argument("rest", nargs=argparse.REMAINDER, metavar="up|run|shell|down …")
     lab.set_defaults(verb=laboratory)
@@ -55,8 +61,12 @@ def _arguments(name: str, verb: argparse.ArgumentParser) -> None:
         verb.add_argument("number", type=int, metavar="N")
     if name == "diff":
         verb.add_argument("numbers", type=int, nargs=2, metavar=("N", "M"))
+    if name == "adopt":
+        verb.add_argument("--dry-run", action="store_true", help="say what would be done, touch nothing")
+        verb.add_argument("--force", action="store_true", help="also where something cannot be read, or one of a pair")
     if name == "boot":
         verb.add_argument("--line", type=Path, help="file that holds the boot line")
+        verb.add_argument("--late", action="store_true", help="take a line that is given after the start")
 
 
 def _session(options: argparse.Namespace) -> Session:
@@ -64,7 +74,7 @@ def _session(options: argparse.Namespace) -> Session:
         raise Rejected("--root needs --netns: without it the addresses and the firewall would be this machine's own")
     if options.netns:
         enter_network(options.netns)
-    return Session(options.root)
+    return Session(options.root, reading=options.verb in (plan, status))
 
 
 def _print(options: argparse.Namespace, data: Any, text: Callable[[], list[str]]) -> None:
@@ -124,6 +134,8 @@ def status(options: argparse.Namespace) -> int:
         "type": config["cmdline"].type,
         "role": role_report.word(session.root) or "BACKUP" if redundant else "ALONE",
         "role_not_as_seen": doubts(pair) if pair else [],
+        "peer": peer.data(_peer(session), monotonic()) if redundant else None,
+        "settings": session.machine.complaint,
         "generation": number,
         "not_as_wanted": report.changes_text(seen.changes, seen.wanted),
         "pending": [f"{part.what} waits for {part.waits_for}" for _, part in seen.wanted.pending],  # type: ignore[union-attr]
@@ -132,18 +144,24 @@ def status(options: argparse.Namespace) -> int:
         "damaged": list(session.store.damage),
         "unknown_fields": msgspec.json.decode(session.machine.marks.read("unknown") or b"{}"),
     }
-    _print(options, data, lambda: _status_lines(data))
+    _print(options, data, lambda: _status_lines(data, peer.lines(_peer(session), monotonic()) if redundant else []))
     return 3 if data["not_as_wanted"] or data["damaged"] or data["role_not_as_seen"] else 0
 
 
-def _status_lines(data: dict[str, Any]) -> list[str]:
+def _peer(session: Session) -> dict[str, Any]:
+    return pairing.peer(session.root, inf)
+
+
+def _status_lines(data: dict[str, Any], pair: list[str]) -> list[str]:
     name = f"{data['router'] or 'a router without a boot line'} ({data['type'] or 'no type'})"
     role = "" if data["role"] == "ALONE" else f", {data['role']}"
     lines = [f"{name}{role}, generation {data['generation']}"]
     for kind in ("role_not_as_seen", "not_as_wanted", "conflicts", "refused", "damaged", "pending"):
         lines += [f"{kind.replace('_', ' ')}: {text}" for text in data[kind]]
     lines += [f"unknown field: {field} ({count} times)" for field, count in data["unknown_fields"].items()]
-    return lines if len(lines) > 1 else [*lines, "everything is as wanted"]
+    lines += [f"settings: {data['settings']}"] if data["settings"] else []
+    head, *rest = lines
+    return [head, *pair, *(rest or ["everything is as wanted"])]
 
 
 def history(options: argparse.Namespace) -> int:
@@ -214,17 +232,56 @@ def converge(options: argparse.Namespace) -> int:
     return _answered(options, "converge", _session(options).converge("holdfast converge"))
 
 
+def adopt(options: argparse.Namespace) -> int:
+    """Take over a router of CloudStack's own agent."""
+    from holdfast import adopt as adoption  # noqa: PLC0415 once in a router's life
+
+    done = adoption.adopt(_session(options), dry=options.dry_run, force=options.force)
+    _print(options, done, lambda: adoption.lines(done, dry=options.dry_run))
+    return done.code
+
+
 def boot_up(options: argparse.Namespace) -> int:
-    """Write cmd_line.json from the boot line, if there is one, and restore everything that is stored."""
+    """Write cmd_line.json from the boot line, if there is one, and restore everything that is stored.
+
+    `--late`: what is stored serves already; a line that comes some time after the start is taken when it comes.
+    """
     session = _session(options)
-    source = options.line or session.inbox.directory / "cmdline"
-    if source.is_file() and source.stat().st_size:
-        boot.leave(session.inbox.directory / BOOT_LINE, boot_line.command(source.read_text("utf-8", "replace")))
-    elif options.line:
-        raise Rejected(f"{source}: no boot line in it")
+    if options.line and not (options.line.is_file() and options.line.stat().st_size):
+        raise Rejected(f"{options.line}: no boot line in it")
+    if options.line:
+        text = options.line.read_text("utf-8", "replace")
+        found: boot.Found | None = boot.Found(text, str(options.line))
+    elif options.late:
+        found = boot.find(session.root, fresh=True)
+    else:
+        # What is stored is restored at once; only a router that knows nothing yet waits for its line.
+        waits = session.root == Path("/") and not session.store.history() and not session.inbox.waits(BOOT_LINE)
+        found = boot.find(session.root, wait_s=None if waits else 0)
+    if options.late and not found:
+        return 0
+    if found:
+        news = session.started(found)
+        if options.late and not news:
+            return 0
+        boot.leave(session.inbox.directory / BOOT_LINE, boot_line.command(found.text))
     given = session.converge("boot", booting=True)
     (session.inbox.directory / "boot_up_done").touch()
     return _answered(options, "boot", given)
+
+
+def hand_over(options: argparse.Namespace) -> int:
+    """Let the other router of the pair serve; exit status 3 with the reason where it cannot."""
+    handover.ordered(_session(options).root)
+    _print(options, {}, lambda: ["the other router serves"])
+    return 0
+
+
+def stay(_options: argparse.Namespace) -> int:
+    """Be the resident agent until told to stop."""
+    from holdfast import resident  # noqa: PLC0415 only the one process that stays needs it
+
+    return resident.main(Path("/"))
 
 
 def laboratory(options: argparse.Namespace) -> int:

@@ -44,17 +44,19 @@ ip -4 -N -j rule; printf '\\0'
 nft -n -s list ruleset; printf '\\0'
 cat /proc/sys/net/ipv4/ip_forward
 """
+_COUNTER = re.compile(r"^\tcounter \S+ \{\n\t\}\n\n?", re.MULTILINE)
+"""Of the usage table: those of nics that have left stay, and they stand in the order in which they were made."""
 _EPOCH = re.compile(r"chain judged \{\s+ct mark & 0x[0-9a-f]{8} == (0x[0-9a-f]{8})")
 
 
 class Site:
     """A router in its lab, and questions about it."""
 
-    def __init__(self, lab: Lab, nics: Nics = NICS) -> None:
+    def __init__(self, lab: Lab, nics: Nics = NICS, name: str = "r1") -> None:
         self.lab = lab
-        segments: dict[str, Segment] = {name: lab.segment(name) for name, _ in nics}
+        segments: dict[str, Segment] = {segment: lab.segment(segment) for segment, _ in nics}
         self.second = lab.segment("second")
-        self.router: Router = lab.router("r1", [(segments[name], mac) for name, mac in nics])
+        self.router: Router = lab.router(name, [(segments[segment], mac) for segment, mac in nics])
         self._names = count(1)
 
     def boot(self, line: str | Path = BOOT_LINE) -> Result:
@@ -111,7 +113,7 @@ class Site:
             ),
             "routes": sorted(json.dumps(route | {"flags": []}, sort_keys=True) for route in json.loads(routes)),
             "rules": sorted(json.dumps(rule, sort_keys=True) for rule in json.loads(rules)),
-            "ruleset": _sorted(_without_epoch(ruleset)),
+            "ruleset": _sorted(_without_epoch(_COUNTER.sub("", ruleset))),
             "forward": forward.strip(),
             "files": {
                 path: (f"{self.path(path).stat().st_mode:o}", self.path(path).read_text()) for path in self.manifest()
@@ -186,14 +188,20 @@ def _without_epoch(ruleset: str) -> str:
 
 
 def _sorted(ruleset: str) -> list[str]:
-    """A listing by tables, the elements of each set sorted: nft shows some in the order in which they came."""
+    """A listing by tables, their chains and sets and the elements of each set sorted: nft shows them in the order in
+    which they were made.
+    """
 
     def in_order(found: re.Match[str]) -> str:
         return f"elements = {{ {', '.join(sorted(item.strip() for item in found[1].split(',')))} }}"
 
     elements = re.compile(r"elements = \{ (.*?) \}$", re.MULTILINE | re.DOTALL)
     tables = re.split(r"^(?=table )", ruleset, flags=re.MULTILINE)
-    return sorted(elements.sub(in_order, table) for table in tables if table)
+    blocks = re.compile(r"^\t\w+ \S+ \{$.*?^\t\}$", re.MULTILINE | re.DOTALL)
+    found = [
+        (table.partition("\n")[0], sorted(blocks.findall(elements.sub(in_order, table)))) for table in tables if table
+    ]
+    return ["\n".join((name, *parts)) for name, parts in sorted(found)]
 
 
 @contextmanager

@@ -78,6 +78,7 @@ def _places(router: Router) -> Mapping[str, Interface]:
 
 def _view(router: Router, places: Mapping[str, Interface]) -> str:
     at = {face.nic: _own(face, router) for face in router.served}
+    there = router.facts.acknowledged_there  # what guests have acknowledged here the service knows by itself
     guests = {}
     for address in sorted((router.metadata.keys() | router.passwords.keys()) & places.keys()):
         told, secret = router.metadata.get(address), router.passwords.get(address)
@@ -85,7 +86,7 @@ def _view(router: Router, places: Mapping[str, Interface]) -> str:
             at=at[places[address].nic],
             metadata=told.metadata if told else {},
             userdata=told.userdata if told else None,
-            password=secret.password if secret else "",
+            password=secret.password if secret and secret.serial > there.get(address, 0) else "",
             serial=secret.serial if secret else 0,
         )
     return msgspec.json.encode(View(guests)).decode()
