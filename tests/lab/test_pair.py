@@ -130,6 +130,27 @@ def test_a_true_death_of_keepalived(pair: IsolatedPair, tell: Callable[[str], No
     truth(pair, pair.master)
 
 
+def test_a_lost_public_link(pair: IsolatedPair, tell: Callable[[str], None]) -> None:
+    """Once, also in a soak: who has yielded is no help to its peer for a minute and more, or both would swing."""
+    master, backup = pair.master, pair.backup
+    nic = pair.nic(master, pair.public_mac)
+    try:
+
+        def pull() -> None:
+            master.carrier(nic, up=False)
+            taken_over(pair, backup)
+
+        seen = watch(pair, pull)
+    finally:
+        master.carrier(nic, up=True)
+    tell(f"public link lost: {seen}")
+    assert seen.outage_s <= SLACK * UNPLANNED_S
+    assert seen.lived == FLOWS
+    truth(pair, backup)
+    alerts = master.read("/var/log/routerServiceMonitor.log")
+    assert "yields to its peer: an outer link has no carrier" in alerts
+
+
 def agent(router: Router) -> str:
     """The resident agent's process."""
     return router.shell(["systemctl", "show", "-p", "MainPID", "--value", "holdfast-agent"]).text.strip()

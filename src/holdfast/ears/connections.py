@@ -5,27 +5,20 @@ from pathlib import Path
 
 from holdfast import conntrackd, pair_files, pairing, role_report
 from holdfast.ears import Wish
+from holdfast.ears.clocked import Clocked
 
 LOOK_S = 5.0
 TELL = "connections are told again"
 REFILL = "connections are asked for anew"
 
 
-class Connections:
+class Connections(Clocked):
     """Compares how many connections the kernels of both hold; wishes for no convergence but for these two errands."""
 
     def __init__(self, root: Path, now: float) -> None:
+        super().__init__(now)
         self.root = root
-        self._due = self._done = now
-
-    def fileno(self) -> int:
-        """Return -1: the numbers come with the peer's hellos, and nobody waits for them."""
-        return -1
-
-    def ready(self, now: float) -> Iterator[Wish]:
-        """Nothing is ever read."""
-        del now
-        yield from ()
+        self._done = now
 
     def tick(self, now: float) -> Iterator[Wish]:
         """Wish, if it is time for either."""
@@ -41,10 +34,3 @@ class Connections:
         elif roles == ("BACKUP", "MASTER") and conntrackd.refill_due(own, told, now - self._done):
             self._done = now
             yield Wish(REFILL)
-
-    def due(self) -> float:
-        """Return when it looks next."""
-        return self._due
-
-    def close(self) -> None:
-        """Nothing is open."""
