@@ -22,7 +22,7 @@ from holdfast.lab.sentence import LabError
 from holdfast.machine import enter_network
 
 SOAK = os.environ.get("HOLDFAST_SOAK") == "1"
-RUNS = 20 if SOAK else 1
+RUNS = int(os.environ.get("HOLDFAST_RUNS") or (20 if SOAK else 1))
 SLACK = 3
 """This machine may be so much slower than what is promised; what it measured is printed."""
 DETECTION_S = 3.5 * ADVERT_S
