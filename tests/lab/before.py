@@ -99,7 +99,8 @@ def leftovers(router: Router) -> None:
 def nothing_of_theirs(router: Router) -> None:
     """Ours is the only hand: tables, rules, routes, units, programs, cron."""
     tables = sh(router, "nft list tables").split("\n")
-    assert sorted(line for line in tables if line) == ["table inet holdfast", "table inet holdfast_adopted"]
+    ours = {f"table inet holdfast{part}" for part in ("", "_adopted", "_usage")}
+    assert {line for line in tables if line} == ours
     rules = [line.split(":")[0] for line in sh(router, "ip rule").splitlines()]
     assert [one for one in rules if one not in ("0", "32766", "32767") and not 1000 <= int(one) < 2000] == []
     routes = sh(router, "ip -N route show table all").splitlines()

@@ -174,7 +174,7 @@ def test_what_was_adopted_survives_a_power_cut() -> None:
         net.power_cut()
         after = net.lab.measure(isolated_flows(net), lambda: None)
         assert [(count.lost, count.leaked) for count in after] == [(0, 0)] * len(after), after
-        assert before.sh(net.router, "nft list tables") == "table inet holdfast\n"
+        assert before.sh(net.router, "nft list tables") == "table inet holdfast\ntable inet holdfast_usage\n"
 
 
 def vpc_before(net: Vpc, age: str) -> None:
