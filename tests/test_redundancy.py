@@ -223,6 +223,14 @@ def test_what_the_watchdog_says_elects_nobody() -> None:
     assert float(told["interval"]) < 10 / 3, "the unit's WatchdogSec"
 
 
+def test_an_outer_nic_asks_again_at_once_whom_it_does_not_hear() -> None:
+    """Both have its MAC, so for a moment the answer may go to the other one."""
+    asked = ("Sysctl", "net/ipv4/neigh/eth2/retrans_time_ms")
+
+    assert isolated().state[asked] == Sysctl(asked[1], "50")
+    assert asked not in isolated(redundant_router="0").state
+
+
 def test_the_text_of_the_election_is_secret_and_tried() -> None:
     file = meaning(TIERS).state["File", keepalived.CONF]
     assert isinstance(file, File)

@@ -17,6 +17,10 @@ ORIGIN = "redundancy"
 ALL_SYSTEMS = "224.0.0.1"
 
 
+_NEIGHBOURS = (("retrans_time_ms", "50"), ("mcast_solicit", "60"), ("ucast_solicit", "20"))
+"""How often, in ms, and how many times a neighbour is asked; the kernel's own are 1000, 3 and 3 (ip-sysctl)."""
+
+
 def contribute(_bag: None, router: Router) -> Iterator[Claim]:
     """Both daemons with their texts, what the peer may say on the segment, and the hand-over of connections."""
     # Who takes up a connection in the middle has not been told of it; with this the kernel does not pretend.
@@ -24,6 +28,10 @@ def contribute(_bag: None, router: Router) -> Iterator[Claim]:
     # The kernel itself tells the neighbours where an outer nic's addresses are, in the moment in which it comes up.
     for face in (*router.of("public"), *router.of("private")) if router.boot.redundant else ():
         yield Claim(ORIGIN, Sysctl(f"net/ipv4/conf/{face.device}/arp_notify", "1"))
+        # While both have their outer links up, an answer to this router's question for its gateway may end at the other
+        # one's, since both have the same MAC: it asks again at once, and gives up as late as ever.
+        for name, value in _NEIGHBOURS:
+            yield Claim(ORIGIN, Sysctl(f"net/ipv4/neigh/{face.device}/{name}", value))
     segment = router.segment
     if router.boot.redundant and router.served and segment is None:
         yield Claim(ORIGIN, Pending("redundancy", "a gateway that both routers share"))
