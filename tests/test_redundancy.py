@@ -227,7 +227,7 @@ def test_an_outer_nic_asks_again_at_once_whom_it_does_not_hear() -> None:
     """Both have its MAC, so for a moment the answer may go to the other one."""
     asked = ("Sysctl", "net/ipv4/neigh/eth2/retrans_time_ms")
 
-    assert isolated().state[asked] == Sysctl(asked[1], "50")
+    assert isolated().state[asked] == Sysctl(asked[1], "100")
     assert asked not in isolated(redundant_router="0").state
 
 

@@ -17,8 +17,11 @@ ORIGIN = "redundancy"
 ALL_SYSTEMS = "224.0.0.1"
 
 
-_NEIGHBOURS = (("retrans_time_ms", "50"), ("mcast_solicit", "60"), ("ucast_solicit", "20"))
-"""How often, in ms, and how many times a neighbour is asked; the kernel's own are 1000, 3 and 3 (ip-sysctl)."""
+_NEIGHBOURS = (("retrans_time_ms", "100"), ("mcast_solicit", "30"), ("ucast_solicit", "10"))
+"""How often, in ms, and how many times a neighbour is asked; the kernel's own are 1000, 3 and 3 (ip-sysctl).
+
+It counts in its own ticks: 100 ms is a whole number of them wherever.
+"""
 
 
 def contribute(_bag: None, router: Router) -> Iterator[Claim]:
