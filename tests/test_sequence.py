@@ -38,28 +38,28 @@ class Routed:
     def __init__(self, root: Path) -> None:
         self.root, self.machine, self.boots = root, FakeMachine(NICS), 0
 
-    def boot(self, text: str = LINE, *, fresh: bool = False) -> None:
+    def boot(self, text: str = LINE, *, fresh: bool = False, code: int = 0) -> None:
         self.boots += 1
         self.session = Session(self.root, nic_wait_s=0)
         self.session.machine = self.machine  # type: ignore[assignment]  # all that a session uses of one
         self.machine.marks = self.session.sequence.marks = Marks(self.root / f"run/marks{self.boots}")
-        self.line(text, fresh=fresh)
+        self.line(text, fresh=fresh, code=code)
 
-    def line(self, text: str = LINE, *, fresh: bool = False) -> None:
+    def line(self, text: str = LINE, *, fresh: bool = False, code: int = 0) -> None:
         if not self.session.started(Found(text, "/var/cache/cloud/cmdline", fresh, 1.5)):
             return
         leave(self.session.inbox.directory / BOOT_FILE, command(text))
-        assert self.session.converge("boot", booting=True).code == 0
+        assert self.session.converge("boot", booting=True).code == code
 
     def send(self, message: Message) -> None:
         (self.session.inbox.directory / "told.json").write_text(json.dumps(message))
         assert self.session.update("told.json").code == 0
 
-    def bundle(self, *messages: Message) -> None:
+    def bundle(self, *messages: Message, code: int = 0) -> None:
         blocks = (block(f"{at}.json", json.dumps(message).encode()) for at, message in enumerate(messages))
         path = self.root / "bundle.cfg"
         path.write_bytes(HEAD + b"".join(blocks))
-        assert self.session.bundle(path).code == 0
+        assert self.session.bundle(path).code == code
 
     @property
     def rules(self) -> set[int]:
@@ -190,3 +190,58 @@ def test_the_first_start_of_all_has_nothing_to_confirm(tmp_path: Path, clock: Cl
     routed.send(vm(11, 2))
     assert routed.rules == {1, 2}
     assert not any("start by the management server" in text for text in said)
+
+
+def test_a_line_that_cannot_be_understood_revokes_nothing(router: Routed, clock: Clock) -> None:
+    router.boot("type=router name=r-10-VM eth0ip=10.1.1.1 eth0mask=nonsense", fresh=True, code=5)
+    router.bundle(WEB)
+    clock.now += SILENCE_S + 1
+    router.send(vm(11, 2))
+    assert router.rules == {1, 2, 3}
+
+
+def test_single_commands_alone_are_an_ordinary_day(router: Routed, clock: Clock, said: list[str]) -> None:
+    """The version may be asked for after a plain reboot; what follows is then no start."""
+    router.boot()
+    router.session.sequence.marks.write(ASKED, b"1")
+    router.send(vm(11, 2))
+    clock.now += SILENCE_S + 1
+    router.session.converge("timer")
+    assert router.rules == {1, 2, 3}
+    assert any("was no start" in text for text in said)
+    assert not router.session.sequence.note.why
+
+
+def test_a_start_that_fails_revokes_nothing(router: Routed, said: list[str]) -> None:
+    router.boot(fresh=True)
+    router.machine.refuses = {("Elements", "ingress_port"): "no"}
+    router.bundle(WEB, rule(9, src_port_range=[99, 99]), code=3)
+    router.machine.refuses = {}
+    router.send(vm(11, 2))
+    assert router.rules == {1, 2, 3}
+    assert any("has failed, and with it the start" in text for text in said)
+
+
+def test_who_dies_amid_the_end_of_a_start_begins_it_again(router: Routed, monkeypatch: pytest.MonkeyPatch) -> None:
+    router.boot(fresh=True)
+    router.bundle(WEB)
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(agent, "become", die)
+        with pytest.raises(KeyboardInterrupt):
+            router.send(vm(11, 2))
+    assert router.rules == {1, 2, 3}
+    router.send(vm(11, 2))
+    assert router.rules == {1}
+
+
+def test_what_is_only_merged_is_said_as_well(router: Routed) -> None:
+    router.boot(fresh=True)
+    router.bundle(WEB)
+    (router.session.inbox.directory / "merged.json").write_text(json.dumps(SSH))
+    assert router.session.merge("merged.json").code == 0
+    router.send(vm(11, 2))
+    assert router.rules == {1, 2}

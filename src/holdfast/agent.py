@@ -199,6 +199,7 @@ def _back(at: Start, own: Mapping[Key, str], run: Run, pair: Pair, proposed: int
         code=kind.exit_code,
         reason=f"{reason}: {'; '.join(report.trouble_lines(own, wanted))}",
         faults=tuple(report.trouble_lines(faults, was)),
+        stuck=tuple(sorted({key[0] for key in back.trouble})),
         changes=tuple(report.changes_text([c for c in back.done if c not in run.done], was)) if stuck else (),
         generation=at.number,
         parent=at.number,

@@ -7,15 +7,15 @@ from pathlib import Path
 from holdfast import wishes
 from holdfast.session import Session
 
-_USAGE = 2
+_USAGE, _FAILED = 2, 3
 _ACTIONS = ("start", "stop", "restart", "status")
 
 
 def main(argv: Sequence[str], root: Path = Path("/")) -> int:
     """manage_service.sh ACTION SERVICE: start, stop, restart or status of a service that Holdfast keeps.
 
-    Returns 0, or what a convergence returns; for `status` 0 if it runs and 3 if not, as systemctl.  What is no such
-    action or service is refused with 2: no other name ever reaches systemd.
+    Returns 0, or what a convergence returns, 3 if the service is not as it was asked to be; for `status` 0 if it runs
+    and 3 if not, as systemctl.  What is no such action or service is refused with 2: no other name reaches systemd.
     """
     if len(argv) != 2 or argv[0] not in _ACTIONS or argv[1] not in wishes.SERVICES:  # noqa: PLR2004 action and service
         asked = bool(argv) and argv[0] in ("-h", "--help")
@@ -33,7 +33,8 @@ def main(argv: Sequence[str], root: Path = Path("/")) -> int:
     answer = session.converge(f"manage_service.sh {action} {service}")
     for fault in answer.faults:
         sys.stderr.write(f"not as wanted: {fault}\n")
-    return answer.code
+    # An older fault to the convergence, and just what was asked for here.
+    return answer.code or (_FAILED if any(wishes.SERVICES[service] in fault for fault in answer.faults) else 0)
 
 
 def _status(root: Path, service: str) -> int:

@@ -27,7 +27,7 @@ class Note(Struct, frozen=True):
     """The mark.  `phase`: `starting` (since the boot line), `bundled` (since a bundle), `over`; `since_s`: monotonic.
 
     `why`: for what reason everything stored is unconfirmed, empty if nothing is; `begun`: what began a start in this
-    boot already; `heard`: messages since.
+    boot already; `heard`: messages since, `bundles` among them.
     """
 
     phase: str = ""
@@ -35,6 +35,7 @@ class Note(Struct, frozen=True):
     why: str = ""
     begun: tuple[str, ...] = ()
     heard: int = 0
+    bundles: int = 0
 
 
 class StartSequence:
@@ -83,11 +84,12 @@ class StartSequence:
             phase = "starting"
         else:
             phase = "over"
-        self._write(Note(phase, time.monotonic(), note.why, note.begun, note.heard + (kind != "boot")))
+        heard, bundles = note.heard + (kind != "boot"), note.bundles + (kind == "bundle")
+        self._write(replace(note, phase=phase, since_s=time.monotonic(), heard=heard, bundles=bundles))
         return phase == "bundled"
 
     def ends(self, kind: str, *, vpc: bool) -> bool:
-        """Whether what is unconfirmed is to go before this step.  A VPC's last messages are single ones: only silence
+        """Whether a start has come to its end before this step.  A VPC's last messages are single ones: only silence
         tells that they have all come.
         """
         note = self.note
@@ -123,7 +125,7 @@ class StartSequence:
     def over(self) -> None:
         """Nothing is unconfirmed any more."""
         note = self.note
-        self._write(Note("over", time.monotonic(), "", note.begun, note.heard))
+        self._write(replace(note, phase="over", since_s=time.monotonic(), why=""))
         self.marks.forget(_SAID)
 
     def _keep(self, said: Config) -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from holdfast import agent, alerts, handover, pair_files, promotion_file, role_report
+from holdfast import agent, alerts, handover, pair_files, promotion_file, role_report, start
 from holdfast import config as bags
 from holdfast.agent import Answer
 from holdfast.boot import Found
-from holdfast.boot import line as boot_line
 from holdfast.bundle import UPDATE, steps
 from holdfast.config import Config
 from holdfast.errors import Degraded, Failed, Partial, Rejected
@@ -22,8 +21,7 @@ from holdfast.intake import Event, take
 from holdfast.lock import locked
 from holdfast.machine import Machine
 from holdfast.netlink import wait_until
-from holdfast.sequence import ASKED, StartSequence
-from holdfast.starting import begins, confirmed, lost
+from holdfast.sequence import StartSequence
 from holdfast.store import Store
 
 NIC_WAIT_S = 15.0
@@ -74,7 +72,7 @@ class Session:
             events = [Event(step.argument, step.document) for step in found if step.script == UPDATE]
             if self.inbox.waits(BOOT_LINE):
                 events.insert(0, Event(BOOT_LINE, self.inbox.read(BOOT_LINE)))
-            starting = self._step("bundle")
+            starting = start.step(self, "bundle")
             answer = self._handle(events, cause=path.name, starting=starting)
         if not starting:  # at a start a nic that comes later is nothing to stop the router for
             answer = self._patient(events, answer, cause=path.name)
@@ -111,6 +109,7 @@ class Session:
                     refused=taken.refused,
                 )
                 self.store.accept(number)
+            self.sequence.hear([event], self.machine.facts)
             self.inbox.finish(name, event.document)
             return Answer(code=Partial.exit_code if taken.fresh else 0, refused=taken.refused, generation=number)
 
@@ -120,7 +119,7 @@ class Session:
         with self._locked():
             if self.inbox.waits(BOOT_LINE):
                 events = [Event(BOOT_LINE, self.inbox.read(BOOT_LINE))]
-            self._look_after_start()
+            start.look_after(self)
             answer = self._handle(events, cause=cause, booting=booting)
             if booting and answer.code == Rejected.exit_code:
                 # A boot line that cannot be understood is no reason to stay dark: what is stored still holds.
@@ -145,60 +144,32 @@ class Session:
         return self._told(answer, f"rollback {number}")
 
     def started(self, found: Found) -> bool:
-        """Take note if this boot line tells of a start by a management server, which then says everything anew.
-
-        False if this very giving of the line has been taken in this boot.
-        """
+        """Take note of a boot line that was found; False if this very giving of it has been taken in this boot."""
         with self._locked():
-            config, number = agent.current(self.store)
-            event = Event(BOOT_LINE, boot_line.command(found.text))
-            said = take(bags.EMPTY, [event], self.machine.facts()).config
-            why = begins(config["cmdline"], said["cmdline"], fresh=found.fresh) if number else ""
-            news = self.sequence.begin(why, said, found.mark)
-        if news and why:
-            alerts.note(f"a start by the management server ({why}): what it does not say anew will go")
-        return news
+            return start.found(self, found)
 
-    def _step(self, kind: str) -> bool:
-        """Follow the start sequence; whether this step is part of it.  What was left unsaid goes when it has ended."""
-        config, number = agent.current(self.store)
-        if kind and number and self.sequence.asked:
-            said: Config = {**bags.EMPTY, "cmdline": config["cmdline"]}
-            self.sequence.begin("it asked for the template's version first", said, ASKED)
-        if self.sequence.ends(kind, vpc=config["cmdline"].type == "vpcrouter"):
-            self._confirm(config)
-        return self.sequence.step(kind) if kind else False
-
-    def _look_after_start(self) -> None:
-        """End a start that has fallen silent; who was started and told nothing stays as it was restored."""
-        if self.sequence.unheard:
-            self.sequence.over()
-            alerts.alert(self.root, ["started by the management server, and told nothing since: as it was before"])
-        self._step("")
-
-    def _confirm(self, config: Config) -> None:
-        """In one run: what a start has not said was revoked while this router was off."""
-        then = confirmed(config, self.sequence.said, self.machine.facts())
-        gone = lost(config, then)
-        self.sequence.over()
-        cause = "the start has ended"
-        answer = self._followed(lambda: agent.become(then, self.store, self.machine, cause=cause))
-        if gone:
-            alerts.note(f"{cause}: gone, since it was not said anew: {', '.join(gone)}")
-        self._told(answer, cause)
+    def become(self, config: Config, cause: str) -> Answer:
+        """Take these bags as if they were commanded now; for who holds the lock."""
+        return self._told(self._followed(lambda: agent.become(config, self.store, self.machine, cause=cause)), cause)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Be the only one to run; what was done is also what a promotion is worked out from, while nobody else runs."""
         with locked(self.lock, on_wait=lambda: print("waiting for another command to end", file=sys.stderr)):  # noqa: T201
             yield
+            self._prepare()
+
+    def _prepare(self) -> None:
+        try:
             config, number = agent.current(self.store)
             if config["cmdline"].redundant:
                 promotion_file.prepare(self.root, config, self.machine.facts(), number)
+        except OSError as error:  # a promotion takes the long way then; the command has done what it was to do
+            alerts.note(f"no promotion could be worked out ahead: {error}", urgent=True)
 
     def _handle(self, events: Sequence[Event], *, cause: str, starting: bool = False, booting: bool = False) -> Answer:
         if not starting and events:
-            self._step("boot" if any(event.name == BOOT_LINE for event in events) else "single")
+            start.step(self, "boot" if any(event.name == BOOT_LINE for event in events) else "single")
         try:
             answer = self._followed(
                 lambda: agent.handle(events, self.store, self.machine, cause=cause, starting=starting, booting=booting)
@@ -277,6 +248,8 @@ class Session:
             self.machine.marks.write("faults", "\n".join(faults).encode())
         if texts:
             alerts.alert(self.root, texts)
+        if self.sequence.note.why and answer.code in (Failed.exit_code, Degraded.exit_code):
+            start.call_off(self, f"{cause} has failed, and with it the start")
         self._tell_peer(answer)
         outcome = f"exit {answer.code}, {len(answer.changes)} changes, generation {answer.generation}"
         alerts.note(f"{cause}: {outcome}, {answer.seconds:.3f} s")
@@ -284,6 +257,8 @@ class Session:
 
     def _tell_peer(self, answer: Answer) -> None:
         """Leave for the agent's ear whether this router could serve: what carries packets is as it is wanted."""
+        if answer.code == Rejected.exit_code:
+            return  # it has looked at nothing
         flag = self.root / pair_files.UNABLE
         if role_report.word(self.root) == "MASTER" and _CARRIES & {*answer.stuck}:
             flag.touch()

@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
 
 def told() -> Meaning:
     """What this version makes of the generation in force on this machine."""
-    session = Session()
+    session = Session(reading=True)  # it looks without the lock
     seen = agent.outlook([], session.store, session.machine)
     return meaning(__version__, agent.current(session.store)[1], seen.wanted, seen.changes)
 
