@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import ground, handover, pairing
+from holdfast import ground, handover, pair_files, pairing
 from holdfast.errors import Failed
 
 OLD, NEW = "10.71.1.1/24 v2 1", "10.71.2.1/24 v2 0.1"
@@ -142,10 +143,21 @@ def test_a_backup_that_is_told_first_holds_itself_back(root: Path) -> None:
     heard(root, role="MASTER")
     with ground.agreed(root, NEW):
         assert pairing.tracked(root, "hold") == 1
-        assert (root / pairing.HOLD_FOR).read_text() == f"{NEW}\n"
-        assert json.loads((root / pairing.MOVING).read_text()) == {"to": NEW, "release": False}
+        assert json.loads((root / pairing.MOVING).read_text()) == {"to": NEW, "release": False, "by": os.getpid()}
     assert pairing.tracked(root, "hold") == 1  # until the agent sees the peer there
     assert not (root / pairing.MOVING).exists()
+
+
+def test_a_run_that_was_killed_over_a_move_moves_nothing_any_more(root: Path) -> None:
+    said = {"to": NEW, "release": True, "by": os.getpid()}
+    pairing.leave(root, pairing.MOVING, json.dumps(said))
+    assert pair_files.own(root).moving == NEW
+
+    ended = subprocess.Popen(["/bin/true"])
+    ended.wait()
+    pairing.leave(root, pairing.MOVING, json.dumps(said | {"by": ended.pid}))
+
+    assert (pair_files.own(root).moving, pair_files.own(root).release) == ("", False)
 
 
 def test_who_serves_and_is_told_first_hands_over_and_holds_itself_back(root: Path) -> None:

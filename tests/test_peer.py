@@ -233,19 +233,19 @@ def test_terms(role: str, term: int, peer_term: int, other: Peer | None, expecte
 
 
 @pytest.mark.parametrize(
-    ("ground", "hold_for", "held_s", "other", "expected"),
+    ("moving", "held_s", "other", "expected"),
     [
-        pytest.param("b", "b", 1, heard(ground="a"), False, id="it is not there yet"),
-        pytest.param("b", "b", 1, heard(ground="b"), True, id="it is there"),
-        pytest.param("b", "b", 1, heard(ground="a", release=True), True, id="it says so"),
-        pytest.param("b", "b", 1, None, True, id="alone"),
-        pytest.param("a", "b", 1, None, False, id="not moved yet"),
-        pytest.param("a", "b", 120, heard(ground="a"), True, id="for too long"),
-        pytest.param("", "", 1, None, False, id="no ground"),
+        pytest.param(False, 1, heard(ground="a"), False, id="it is not there yet"),
+        pytest.param(False, 1, heard(ground="b"), True, id="it is there, or never left"),
+        pytest.param(False, 1, heard(ground="a", release=True), True, id="it says so"),
+        pytest.param(False, 1, None, True, id="alone"),
+        pytest.param(True, 1, heard(ground="b"), False, id="still moving"),
+        pytest.param(True, 120, heard(ground="b"), True, id="for too long"),
+        pytest.param(True, 1, None, False, id="still moving, alone"),
     ],
 )
-def test_holding_back(ground: str, hold_for: str, held_s: float, other: Peer | None, *, expected: bool) -> None:
-    assert verdict.released(ground, hold_for, held_s, other) is expected
+def test_holding_back(*, moving: bool, held_s: float, other: Peer | None, expected: bool) -> None:
+    assert verdict.released("b", held_s, other, moving=moving) is expected
 
 
 def test_who_is_asked_to_take_over_gets_ready() -> None:
@@ -451,7 +451,7 @@ class Model:
     def __init__(self, name: str) -> None:
         self.name, self.talk = name, Talk(name)
         self.role, self.term, self.peer_term = "BACKUP", 0, 0
-        self.hold, self.hold_for, self.held_at, self.ground = False, "", 0.0, "a"
+        self.hold, self.held_at, self.ground = False, 0.0, "a"
 
     def say(self, now: float) -> Hello:
         said = Hello(name=self.name, role=self.role, term=self.term, ground=self.ground, hold=self.hold)
@@ -462,7 +462,7 @@ class Model:
         if other:
             self.peer_term = other.hello.term
         self.term = verdict.normal_term(self.role, self.term, self.peer_term, other)
-        if self.hold and verdict.released(self.ground, self.hold_for, now - self.held_at, other):
+        if self.hold and verdict.released(self.ground, now - self.held_at, other, moving=False):
             self.hold = False
 
     def promote(self) -> None:
@@ -550,7 +550,7 @@ class Channel(RuleBasedStateMachine):
     def moves(self, who: int, to: str) -> None:
         router = self.routers[who]
         if router.ground != to and router.role != "MASTER":
-            router.hold, router.hold_for, router.held_at, router.ground = True, to, self.now, to
+            router.hold, router.held_at, router.ground = True, self.now, to
 
     @invariant()
     def terms_stay_in_their_range(self) -> None:

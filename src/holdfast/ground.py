@@ -6,6 +6,7 @@ DECISIONS of the pair, `docs/features/redundancy.md`.
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,11 +80,10 @@ def _follow(root: Path, ground: str) -> None:
 
 def _hold(root: Path, ground: str) -> None:
     _say(root, ground, release=False)
-    pairing.leave(root, pairing.HOLD_FOR, f"{ground}\n")
     pairing.track(root, "hold", 1)
     pairing.wait(lambda: not _serves(root), FALLS_S)
 
 
 def _say(root: Path, ground: str, *, release: bool) -> None:
-    pairing.leave(root, pairing.MOVING, json.dumps({"to": ground, "release": release}))
+    pairing.leave(root, pairing.MOVING, json.dumps({"to": ground, "release": release, "by": os.getpid()}))
     pairing.poke(root)

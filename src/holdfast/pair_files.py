@@ -36,7 +36,6 @@ class Own(NamedTuple):
     moving: str = ""
     release: bool = False
     hold: bool = False
-    hold_for: str = ""
     fault: bool = False
     boost: int = 0
     leaving_since: float = 0.0
@@ -44,8 +43,11 @@ class Own(NamedTuple):
 
 
 def own(root: Path) -> Own:
-    """Read all of them."""
+    """Read all of them: hold before the move, which a run writes first, so that it is never seen without its reason."""
+    hold = pairing.tracked(root, "hold") != 0
     moving = _document(root / pairing.MOVING)
+    if not Path(f"/proc/{moving.get('by', '')}").exists():
+        moving = {}  # a run that was killed over it moves nothing any more
     return Own(
         role=role_report.word(root),
         said=_text(root / BY),
@@ -53,8 +55,7 @@ def own(root: Path) -> Own:
         peer_term=_term(pairing.tracked(root, PEER_TERM)),
         moving=str(moving.get("to", "")),
         release=moving.get("release") is True,
-        hold=pairing.tracked(root, "hold") != 0,
-        hold_for=_text(root / pairing.HOLD_FOR),
+        hold=hold,
         fault=pairing.tracked(root, "fault") != 0,
         boost=pairing.tracked(root, "boost"),
         leaving_since=_seconds(_text(root / pairing.LEAVING)),

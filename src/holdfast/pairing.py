@@ -16,11 +16,9 @@ WAKE = "run/holdfast/wake"
 LEAVING = "run/holdfast/leaving"
 """There while this router asks its peer to take over; its age is its life."""
 MOVING = "run/holdfast/moving"
-"""`{"to": ground, "release": bool}` while this router waits to meet its peer on other ground."""
+"""`{"to": ground, "release": bool, "by": pid}` while that run waits to meet the peer on other ground."""
 VRRP = "run/holdfast/vrrp"
 """Where the files are that keepalived watches: term, boost, hold, fault."""
-HOLD_FOR = "run/holdfast/vrrp/hold.for"
-"""The ground for whose sake this router holds itself back."""
 FRESH_S = 1.5
 """How old what was heard of the peer may be to count."""
 _LOOK_S = 0.02

@@ -52,13 +52,15 @@ def raised(term: int, peer_term: int) -> int:
     return min(HIGHEST_TERM, max(term, peer_term) + 1)
 
 
-def released(ground: str, hold_for: str, held_s: float, heard: Peer | None) -> bool:
-    """Whether a router that holds itself back for `hold_for` may stand for election again, `held_s` seconds later."""
+def released(ground: str, held_s: float, heard: Peer | None, *, moving: bool) -> bool:
+    """Whether a router that has held itself back for `held_s` seconds may stand for election again.
+
+    `moving`: a run is still taking it to other ground.  Where that run ended without it, killed or taken back, the peer
+    is met on the old ground.
+    """
     if held_s >= HOLD_S and (heard is None or heard.hello.role != MASTER):
         return True
-    if not ground or ground != hold_for:
-        return False
-    return heard is None or heard.hello.release or heard.hello.ground == ground
+    return not moving and (heard is None or heard.hello.release or heard.hello.ground == ground)
 
 
 def boosted(role: str, heard: Peer | None, *, able: bool, hold: bool) -> bool:

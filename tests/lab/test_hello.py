@@ -445,21 +445,19 @@ def test_who_holds_itself_back_stands_again_when_the_peer_is_there(tmp_path: Pat
         two.start()
         until(lambda: met(one, two), 5.0)
         there = "10.71.0.1/24 v3 0.2"
-        pairing.leave(one.root, pairing.HOLD_FOR, f"{there}\n")
         pairing.track(one.root, "hold", 1)
         one.pair(ground=there)
         until(lambda: two.peer["hold"] and two.peer["ground"] == there, 1.0)
         time.sleep(1.0)
         assert one.tracked("hold") == 1
-        pairing.leave(two.root, pairing.MOVING, json.dumps({"to": there, "release": False}))
+        pairing.leave(two.root, pairing.MOVING, json.dumps({"to": there, "release": False, "by": os.getpid()}))
         pairing.poke(two.root)
         until(lambda: one.peer["moving"] == there, 0.5)
         time.sleep(0.5)
         assert one.tracked("hold") == 1
-        pairing.leave(two.root, pairing.MOVING, json.dumps({"to": there, "release": True}))
+        pairing.leave(two.root, pairing.MOVING, json.dumps({"to": there, "release": True, "by": os.getpid()}))
         pairing.poke(two.root)
         assert until(lambda: one.tracked("hold") == 0, 0.5) < SLACK * 0.2
-        assert not (one.root / pairing.HOLD_FOR).exists()
 
 
 def test_a_promotion_is_announced_at_once(tmp_path: Path, tell: Callable[[str], None]) -> None:

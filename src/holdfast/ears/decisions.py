@@ -65,13 +65,9 @@ class Decisions:
             return own
         self._hold_since = self._hold_since or now
         deaf = heard is None and now - self._began <= peer.FRESH_S  # there was no time to hear anybody yet
-        if deaf or not verdict.released(pair.ground, own.hold_for, now - self._hold_since, heard):
+        if deaf or not verdict.released(pair.ground, now - self._hold_since, heard, moving=own.moving != ""):
             return own
-        if not self._track("hold", 0):
-            return own
-        with suppress(OSError):
-            (self.root / pairing.HOLD_FOR).unlink(missing_ok=True)
-        return own._replace(hold=False, hold_for="")
+        return own._replace(hold=False) if self._track("hold", 0) else own
 
     def _fault(self, own: Own, heard: Peer | None, now: float, outer: Links) -> Own:
         dark, silent = self._outage.step(own.role, outer, now), outer.gateway is False

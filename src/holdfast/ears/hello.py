@@ -56,10 +56,6 @@ class PeerEar:
 
     def tick(self, now: float) -> Iterable[Wish]:
         """Look at files, devices and links anew, and speak where it is time to or something has changed."""
-        if self._file.changed():
-            self.pair = pair_files.pair(self.root)
-            self.key = bytes.fromhex(self.pair.key) if self.pair else b""
-        self.faces.keep(self.pair.faces if self.pair else ())
         return [*self._act(now)]
 
     def due(self) -> float:
@@ -96,13 +92,18 @@ class PeerEar:
         return kind in (Kind.FRESH, Kind.GREETING)
 
     def _act(self, now: float) -> Iterator[Wish]:
+        own = pair_files.own(self.root)
+        # After what a run has left: who sees that it has ended sees what it made of the pair.
+        if self._file.changed():
+            self.pair = pair_files.pair(self.root)
+            self.key = bytes.fromhex(self.pair.key) if self.pair else b""
+        self.faces.keep(self.pair.faces if self.pair else ())
         if self.pair is None:
             self._spoke = now
             self.gateways.keep(None, serving=False)
             self.decided.over()
             return
         heard = self.talk.heard(now)
-        own = pair_files.own(self.root)
         self.gateways.keep(self.pair, serving=own.role == verdict.MASTER)
         outer = links(self._asked, self.pair.outer)._replace(gateway=self.gateways.step(now))
         own = self.decided.write(own, self.pair, heard, now, outer)
