@@ -1,5 +1,6 @@
 """The role: keepalived's word as a fact, a run that follows it, and what is reported of it."""
 
+import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from fake_machine import NICS, FakeDriver, FakeMachine
-from holdfast import alerts, cli, facts, role_report
+from holdfast import alerts, cli, facts, manage_service, promotion_file, role_report
 from holdfast.answers.checkrouter import ALONE, UNKNOWN, WATCH, Seen, doubts, pair
 from holdfast.boot import line as boot_line
 from holdfast.config import EMPTY
@@ -101,6 +102,33 @@ def test_one_of_a_pair_starts_as_backup_with_its_public_link_down(tmp_path: Path
     assert made.converge("boot", booting=True).code == 0
     assert not up(machine)
     assert machine.roles == ["BACKUP"]
+
+
+def test_a_promotion_that_cannot_be_worked_out_ahead_fails_no_command(tmp_path: Path, monkeypatch: Any) -> None:
+    made, machine = session(tmp_path, monkeypatch)
+    notes: list[str] = []
+    monkeypatch.setattr(alerts, "note", lambda text, **_: notes.append(text))
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(promotion_file, "prepare", full)
+
+    assert made.converge("boot", booting=True).code == 0
+    assert machine.roles == ["BACKUP"]
+    assert any("no promotion could be worked out ahead: " in text and "No space left" in text for text in notes)
+
+
+def test_a_service_that_does_not_become_as_it_was_asked_is_told(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    made, machine = session(tmp_path, monkeypatch)
+    assert made.converge("boot", booting=True).code == 0
+    monkeypatch.setattr(manage_service, "Session", lambda _root: made)
+    machine.held.pop(("Unit", "keepalived.service"))
+    machine.ignores.add(("Unit", "keepalived.service"))
+
+    assert manage_service.main(["start", "conntrackd"], tmp_path) == 0  # that one is well
+    assert manage_service.main(["start", "keepalived"], tmp_path) == 3
+    assert "keepalived" in capsys.readouterr().err
 
 
 def test_a_role_that_moves_during_a_run_is_followed_before_the_answer(tmp_path: Path, monkeypatch: Any) -> None:
