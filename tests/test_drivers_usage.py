@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from holdfast import usage_totals
+from holdfast.drivers import ruleset
 from holdfast.drivers import usage as driver
 from holdfast.marks import Marks
 from holdfast.run import CommandFailed
@@ -28,6 +29,7 @@ class Nft:
         self.asked: list[str] = []
         self.refuses = False
         monkeypatch.setattr(driver, "run", self.run)
+        monkeypatch.setattr(ruleset, "run", self.run)
         monkeypatch.setattr(driver, "generation", lambda: self.generation)
         monkeypatch.setattr(usage_totals, "read_counters", lambda: dict(self.counters))
 

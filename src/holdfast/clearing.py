@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from holdfast.drivers.file import make_directories, sync_directory, write_beside
+from holdfast import whole
+from holdfast.drivers.file import make_directories
 from holdfast.legacy import foreign
 from holdfast.run import CommandFailed
 from holdfast.run import run as run_program
@@ -92,7 +93,7 @@ class Clearing:
     def _replace(self, theirs: list[tuple[str, str]], old: Mapping[int, str], ways: Mapping[str, int]) -> None:
         if theirs:
             text = "".join(self.run(["nft", "-s", "list", "table", *table]) for table in theirs)
-            write_beside(self.kept / "firewall.nft", text.encode(), 0o600)
+            whole.put(self.kept / "firewall.nft", text.encode())
         if opened := foreign.opening(self._json(["nft", "-j", "list", "chains"], {}), theirs):
             self.run(["nft", "-f", "-"], opened)
         self.run(["nft", "-f", "-"], foreign.replacement(theirs, old, ways))
@@ -160,12 +161,12 @@ class Clearing:
         make_directories(target.parent)
         shutil.move(path, target)
         target.chmod(0o600)
-        sync_directory(target.parent)
-        sync_directory(path.parent)
+        whole.sync(target.parent)
+        whole.sync(path.parent)
 
     def _edit(self, path: Path, change: Callable[[str], str]) -> None:
-        write_beside(path, change(_text(path)).encode(), path.stat().st_mode & 0o777)
-        sync_directory(path.parent)
+        whole.put(path, change(_text(path)).encode(), path.stat().st_mode & 0o777)
+        whole.sync(path.parent)
 
     def _json(self, argv: list[str], nothing: Any) -> Any:
         return msgspec.json.decode(self.run(argv) or b"null") or nothing

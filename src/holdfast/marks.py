@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from holdfast import whole
+
 
 class Marks:
     """Small named notes under one directory, each replaced whole by rename.
@@ -25,9 +27,7 @@ class Marks:
         if self.sealed:
             return
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh = self.directory / f".{name}.new"
-        fresh.write_bytes(note)
-        fresh.replace(self.directory / name)
+        whole.put(self.directory / name, note, lasting=False)
 
     def forget(self, name: str) -> None:
         """Remove the note if it is there."""

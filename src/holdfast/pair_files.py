@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from holdfast import pairing, receipts, role_report
+from holdfast import pairing, receipts, role_report, whole
 from holdfast.peer import HIGHEST_TERM, Pair
 
 BY = "run/holdfast/role.by"
@@ -152,15 +152,5 @@ def remember_there(root: Path, acknowledged: Mapping[str, int]) -> None:
     """Keep what the peer has told, so that no crash forgets it; OSError if the disk would not take it."""
     path = root / THERE
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(msgspec.json.encode(acknowledged))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    whole.put(path, msgspec.json.encode(acknowledged))
+    whole.sync(path.parent)

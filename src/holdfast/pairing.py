@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from holdfast import whole
+
 PAIR = "run/holdfast/pair.json"
 """What this router is in its pair, left by the configuration."""
 PEER = "run/holdfast/peer.json"
@@ -48,13 +50,7 @@ def leave(root: Path, name: str, text: str, mode: int = 0o600) -> None:
     """Write one of the files whole, by rename: whoever watches it never sees a part."""
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-    try:
-        os.write(handle, text.encode())
-    finally:
-        os.close(handle)
-    fresh.replace(path)
+    whole.put(path, text.encode(), mode, lasting=False)
 
 
 def track(root: Path, name: str, number: int) -> None:

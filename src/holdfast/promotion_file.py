@@ -1,11 +1,10 @@
 """Leaves the batch of a promotion where keepalived's hook finds it."""
 
-import os
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from holdfast import promotion
+from holdfast import promotion, whole
 from holdfast.config import Config
 from holdfast.desired import desired
 from holdfast.router import Facts, Role, Router
@@ -33,10 +32,4 @@ def leave(root: Path, standing_by: State, serving: State, generation: int, macs:
     if path.is_file() and path.read_bytes() == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    try:
-        os.write(handle, text)
-    finally:
-        os.close(handle)
-    fresh.replace(path)
+    whole.put(path, text, lasting=False)

@@ -2,11 +2,11 @@
 
 import fcntl
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from holdfast import whole
 from holdfast.run import CommandFailed, run
 from holdfast.usage_table import TABLE, Count, counts
 
@@ -52,20 +52,8 @@ def save(root: Path, totals: Mapping[str, Count], *, lasting: bool) -> None:
     """Write totals down, so that a power cut leaves these or those before.  OSError."""
     place = _place(root, lasting=lasting)
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = place.with_name(f".{place.name}.{os.getpid()}")
-    try:
-        with fresh.open("w", encoding="ascii") as file:
-            json.dump({name: list(count) for name, count in sorted(totals.items())}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(place)
-    finally:
-        fresh.unlink(missing_ok=True)
-    directory = os.open(place.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    whole.put(place, json.dumps({name: list(count) for name, count in sorted(totals.items())}).encode())
+    whole.sync(place.parent)
 
 
 def _place(root: Path, *, lasting: bool) -> Path:

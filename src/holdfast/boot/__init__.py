@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+from holdfast import whole
 from holdfast.boot.sources import DEFAULT, OVERRIDE, TABLE, WAIT_S, Place, Source, kept
 from holdfast.run import run as run_program
 
@@ -121,10 +122,4 @@ def _since_start(place: Place) -> bool:
 def leave(path: Path, message: bytes) -> None:
     """Leave a message where the next command finds it, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(message)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    whole.put(path, message)

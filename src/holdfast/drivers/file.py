@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
+from holdfast import whole
 from holdfast.converge import Failure
 from holdfast.run import CommandFailed
 from holdfast.run import run as run_program
@@ -43,8 +44,8 @@ class Manifest:
     def write(self, paths: Collection[str]) -> None:
         """Replace the manifest, on the disk when this returns; OSError if that cannot be."""
         make_directories(self.path.parent)
-        write_beside(self.path, msgspec.json.encode(sorted(paths)), 0o600)
-        sync_directory(self.path.parent)
+        whole.put(self.path, msgspec.json.encode(sorted(paths)))
+        whole.sync(self.path.parent)
 
 
 class Files:
@@ -109,7 +110,7 @@ class Files:
                 failures[change.key] = Failure(change.key, str(error))
         for directory, keys in touched.items():
             try:
-                sync_directory(directory)
+                whole.sync(directory)
             except OSError as error:
                 failures |= {key: Failure(key, str(error)) for key in keys}
         with suppress(OSError):  # a path too many is harmless for now: the next change clears it away
@@ -129,7 +130,7 @@ class Files:
         target = self._target(file.path)
         if change.after:
             make_directories(target.parent)
-            write_beside(target, file.text.encode(), file.mode, _group(file.group))
+            _replace(target, file)
         else:
             target.unlink(missing_ok=True)
         return target.parent
@@ -173,8 +174,8 @@ class Files:
                 made.append(_trial(self._target(path)))
                 text = text.replace(path, str(made[-1]))  # one that goes is not there to be found
                 if isinstance(change.after, File):
-                    create(made[-1], change.after.text.encode(), 0o600)
-            create(trial, text.encode(), file.mode)
+                    whole.create(made[-1], change.after.text.encode(), 0o600)
+            whole.create(trial, text.encode(), file.mode)
             self.run([*file.check, str(trial)])
         finally:
             for path_made in made:
@@ -203,37 +204,15 @@ def make_directories(path: Path) -> None:
     with suppress(FileExistsError):
         path.mkdir()
         path.chmod(_DIRECTORY_MODE)
-        sync_directory(path.parent)
+        whole.sync(path.parent)
 
 
-def create(path: Path, content: bytes, mode: int, group: int = 0) -> None:
-    """Make a new file of exactly this mode and group, its content on the disk; what was left under that name goes."""
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:  # noqa: PTH123 a path cannot be opened by descriptor
-        file.write(content)
-        file.flush()
-        if group:
-            os.fchown(descriptor, -1, group)
-        os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
-
-
-def write_beside(path: Path, content: bytes, mode: int, group: int = 0) -> None:
-    """Replace a file whole; a symbolic link is replaced, not followed.  The directory is not synced yet."""
-    fresh = path.with_name(f"{_FRESH}{path.name}")
+def _replace(target: Path, file: File) -> None:
+    """The directory is not synced yet.  Nobody else writes these: what a crash left beside one goes with the next."""
+    fresh = target.with_name(f"{_FRESH}{target.name}")
     try:
-        create(fresh, content, mode, group)
-        fresh.replace(path)
+        whole.create(fresh, file.text.encode(), file.mode, group=_group(file.group))
+        fresh.replace(target)
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
-
-
-def sync_directory(path: Path) -> None:
-    """Put a directory's entries on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -39,6 +39,16 @@ _EPOCH = re.compile(r"chain judged \{\n\t\tct mark & 0x[0-9a-f]{8} == (0x[0-9a-f
 _PROTOCOLS = {"6": "tcp", "17": "udp"}
 
 
+def listed(table: str, *options: str) -> str:
+    """Return what nft lists of one of our tables, with numbers and without counts; empty if it is not there."""
+    try:
+        return run(["nft", "-n", "-s", *options, "list", "table", "inet", table])
+    except CommandFailed as error:
+        if "No such file or directory" in str(error):
+            return ""
+        raise
+
+
 def generation() -> int:
     """Return the id of this network namespace's ruleset: one more after each transaction of anybody.  OSError."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as kernel:
@@ -107,7 +117,7 @@ class Rulesets:
             return
         after = generation()
         if fresh.text and (fresh.text != note.text or rebuilt):
-            fresh = msgspec.structs.replace(fresh, listing=_blank(self._list(terse=True))[0])
+            fresh = msgspec.structs.replace(fresh, listing=_blank(listed(self.table, "-t"))[0])
         undisturbed = before == note.generation and after == before + commits == generation()
         self._remember(msgspec.structs.replace(fresh, generation=after if undisturbed else 0))
 
@@ -130,14 +140,6 @@ class Rulesets:
     def _remember(self, note: Note) -> None:
         self.marks.write(self._name, msgspec.msgpack.encode(note))
 
-    def _list(self, *, terse: bool = False) -> str:
-        try:
-            return run(["nft", "-n", "-s", *(["-t"] if terse else []), "list", "table", "inet", self.table])
-        except CommandFailed as error:
-            if "No such file or directory" in str(error):
-                return ""
-            raise
-
     def _seen(self) -> Note:
         """Return what is there: as remembered if nobody has written since, else by looking."""
         try:
@@ -147,7 +149,7 @@ class Rulesets:
         before = generation()
         if note.generation == before:
             return note
-        listing, elements = _parse(self._list())
+        listing, elements = _parse(listed(self.table))
         structure, epoch = _blank(listing)
         known = structure == note.listing and note.text
         seen = Note(

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from holdfast import usage_totals
 from holdfast.converge import Failure
-from holdfast.drivers.ruleset import generation
+from holdfast.drivers.ruleset import generation, listed
 from holdfast.marks import Marks
 from holdfast.run import CommandFailed, run
 from holdfast.state import Change, Resource, State
@@ -75,7 +75,7 @@ class Usages:
                 kept: dict[str, Count] = {**seeds, **usage_totals.read_counters()}
                 self._commit(f"add table inet {TABLE}\ndelete table inet {TABLE}\n{program(wanted, (), kept)}")
         before = generation()
-        self._remember(Note(before, _blank(self._list()), wanted))
+        self._remember(Note(before, _blank(listed(TABLE)), wanted))
         if generation() != before:
             self._remember(Note())
 
@@ -84,14 +84,6 @@ class Usages:
 
     def _remember(self, note: Note) -> None:
         self.marks.write(NOTE, msgspec.json.encode(note))
-
-    def _list(self) -> str:
-        try:
-            return run(["nft", "-n", "-s", "list", "table", "inet", TABLE])
-        except CommandFailed as error:
-            if "No such file or directory" in str(error):
-                return ""
-            raise
 
     def _seen(self) -> Note:
         """Return what is there: as remembered if nobody has written since, else by looking."""
@@ -102,7 +94,7 @@ class Usages:
         before = generation()
         if note.generation == before:
             return note
-        listing = _blank(self._list())
+        listing = _blank(listed(TABLE))
         usage = note.usage if listing == note.listing else None
         seen = Note(before if generation() == before else 0, listing, usage)
         self._remember(seen)

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from holdfast import whole
 from holdfast.answers.keystore import Import, Setup, imported, setup
 from holdfast.scripts import failed, refuse
 from holdfast.texts import is_host_name
@@ -56,8 +57,8 @@ def _request(wanted: Setup, root: Path) -> str:
             "req", "-new", "-newkey", "rsa:2048", "-nodes", "-sha256", "-subj",
             f"/O=cloudstack/OU=cloudstack/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-keyout", str(made),
         )  # fmt: skip
-        _put(key, made.read_text())
-    _put(_place(root, wanted.request), text, 0o644)
+        whole.put(key, made.read_bytes())
+    whole.put(_place(root, wanted.request), text.encode(), 0o644)
     return text
 
 
@@ -73,9 +74,9 @@ def _take(given: Import, root: Path) -> None:
         matching = [k for k in keys if k and _public(Path(aside), "pkey", "-pubout", text=k) == public]
     if not matching:
         raise OSError("the certificate is of another key than the router's")
-    _put(_place(root, key), matching[0])
-    _put(_place(root, ca), authority, 0o644)
-    _put(_place(root, crt), certificate, 0o644)
+    whole.put(_place(root, key), matching[0].encode())
+    whole.put(_place(root, ca), authority.encode(), 0o644)
+    whole.put(_place(root, crt), certificate.encode(), 0o644)
     _place(root, f"{key}{FRESH}").unlink(missing_ok=True)
 
 
@@ -107,18 +108,3 @@ def _read(path: Path) -> str:
         return path.read_text()
     except FileNotFoundError:
         return ""
-
-
-def _put(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a file whole, durable."""
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        Path(aside).replace(path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
