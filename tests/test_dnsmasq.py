@@ -26,7 +26,7 @@ LINE = {
 }  # fmt: skip
 NOWHERE = "0.0.0.0"  # noqa: S104 an absent gateway, not a bind
 OK = "dnsmasq: syntax check OK.\n"
-RULES = settings(max_examples=60, deadline=None)
+RULES = settings(max_examples=60)
 
 octet = st.integers(0, 255)
 addresses = st.builds("{}.{}.{}.{}".format, octet, octet, octet, octet) | st.builds("10.31.32.{}".format, octet)

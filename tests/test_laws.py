@@ -22,7 +22,7 @@ from holdfast.state import Elements, State
 FACTS = Facts((*NICS, PUBLIC_2))
 Message = dict[str, Any]
 
-bounded = settings(max_examples=80, deadline=None)
+bounded = settings(max_examples=80)
 
 
 def take(config: Config, message: Message) -> Config:

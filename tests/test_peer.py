@@ -581,7 +581,7 @@ class Channel(RuleBasedStateMachine):
         assert not any(router.hold for router in self.routers), "nor for ever on any"
 
 
-Channel.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Channel.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestChannel = Channel.TestCase
 
 

@@ -33,7 +33,7 @@ MESSAGES = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(MESSAGES, max_size=8), st.lists(MESSAGES, max_size=8))
 def test_what_a_start_has_said_is_all_that_holds(before: list[Message], start: list[Message]) -> None:
     restored = bags(before)

@@ -51,7 +51,7 @@ LINE = {
 }  # fmt: skip
 BOOT: Message = {"type": "cmdline", "cmd_line": LINE}
 
-bounded = settings(max_examples=60, deadline=None)
+bounded = settings(max_examples=60)
 
 
 def plugged(macs: Sequence[str]) -> Facts:

@@ -1,0 +1,7 @@
+"""Settings of all tests."""
+
+from hypothesis import settings
+
+# How long an example takes on a busy machine says nothing: what has to be quick has a bound of its own.
+settings.register_profile("holdfast")
+settings.load_profile("holdfast")
