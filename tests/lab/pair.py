@@ -140,6 +140,17 @@ class Pair(ABC):
         argv = ["journalctl", "--no-pager", "--quiet", "--boot=0", "--output=short-unix", "--unit=keepalived"]
         return [Entry(float(found["at"]), found["word"]) for found in _ENTERED.finditer(router.shell(argv).text)]
 
+    def yielded(self, router: Router, since: float) -> float | None:
+        """When a router that served gave it up, by keepalived's word: entering another state, or at its own end.
+
+        systemd's clock goes on while a router stands still.  Where its watchdog is quicker than the peer's advert, the
+        process that holds the addresses ends with its parent: it takes them away and says so.
+        """
+        argv = ["journalctl", "--no-pager", "--quiet", "--boot=0", "--output=short-unix", "--unit=holdfast-role"]
+        told = [float(line.split()[0]) for line in router.shell(argv).text.splitlines() if ": Starting " in line]
+        words = [entry.at for entry in self.entered(router) if entry.word == "BACKUP"]
+        return min((at for at in (*words, *told) if at >= since), default=None)
+
     def elections(self) -> int:
         """How many states were entered by both since their boots."""
         return sum(len(self.entered(router)) for router in self.routers if router.running)

@@ -95,7 +95,7 @@ def test_a_long_one_yields_to_the_one_promoted_meanwhile(
                 time.sleep(SLACK * ANNOUNCED_S / 2)
             lived = out.alive(RETRANSMISSION_S) + inward.alive(RETRANSMISSION_S)
             after = {router.name: [e for e in pair.entered(router) if e.at >= woken] for router in pair.routers}
-            yielded = next((entry.at for entry in after[old.name] if entry.word == "BACKUP"), None)
+            yielded = pair.yielded(old, woken)
             story = {n: [(round(e.at - woken, 3), e.word) for e in entries] for n, entries in after.items()}
             tell(f"{name}: outage {outage_s(probe.counts):.2f} s, lost {lost(probe.counts)}; {story}; {lived} lived")
             assert yielded, story
