@@ -44,11 +44,11 @@ lab: setup  ## the tests that build routers out of namespaces (root)
 	@$(PYTEST) -m "lab and not soak and alone and not pair and not appliance"
 
 .PHONY: appliance
-appliance: setup  ## whole stories: the demo, packages, upgrades, adoption of other machines (root)
+appliance: setup imaging  ## whole stories: the demo, packages, upgrades, adoption of other machines (root)
 	@$(PYTEST) -m "appliance and not soak"
 
 .PHONY: soak
-soak: setup  ## every test with full counts and repetitions; takes long (root)
+soak: setup imaging  ## every test with full counts and repetitions; takes long (root)
 	@HOLDFAST_SOAK=1 $(PYTEST)
 
 .PHONY: bench
@@ -61,6 +61,18 @@ deb: setup  ## the Debian packages, in build/: amd64 and arm64, the same bytes e
 	  apt-get -qq install --yes --no-install-recommends lintian >/dev/null; }
 	@$(PYTHON) packaging/build.py --out build
 	@lintian --allow-root --display-info --fail-on error,warning,info --tag-display-limit 0 build/holdfast_*.deb
+
+.PHONY: image
+image: setup imaging  ## the router VM, in build/: a root file system (tar) and a disk that boots (qcow2), amd64 (root)
+	@$(PYTHON) packaging/image.py --out build
+
+# What makes a disk that boots, and the machine that the test boots it in.
+.PHONY: imaging
+imaging:
+	@[[ -x /usr/bin/qemu-img && -x /usr/bin/qemu-system-x86_64 && -x /sbin/mke2fs && -x /usr/bin/grub-mkimage && \
+	  -f /usr/lib/grub/i386-pc/boot.img ]] || { \
+	  echo "== installing qemu and grub's images"; apt-get -qq update; \
+	  apt-get -qq install --yes --no-install-recommends qemu-utils qemu-system-x86 grub-common grub-pc-bin e2fsprogs >/dev/null; }
 
 .PHONY: setup
 setup: packages .venv/.synced  ## install what is missing: Debian packages and .venv; quick when all is there
