@@ -143,6 +143,56 @@ def interface_update(code: int, output: str, address: str, *, primary: bool = Tr
     return code == 0 or f"Interface with IP {address} not found" in output or not primary
 
 
+def succeeded(code: int, output: str) -> str:
+    """Scripts of which the exit status alone counts: their text, which becomes the details."""
+    if code:
+        raise Unreadable(output)
+    return output
+
+
+def usage(code: int, output: str) -> tuple[int, int]:
+    """netusage.sh and vpc_netusage.sh `-g`, `-n`: counters; of a script that fails there is no result."""
+    if code:
+        raise Unreadable(output)
+    return pairs(output)
+
+
+def connections(code: int, output: str) -> int:
+    """get_haproxy_stats.sh: the first line's first comma field is a number; of a script that fails there is none."""
+    first = output.partition("\n")[0].partition(",")[0]
+    if code or not re.fullmatch(r"[+-]?\d+", first):
+        raise Unreadable(output)
+    return int(first)
+
+
+def role(code: int, output: str, *, older: bool = False) -> str:
+    """checkrouter.sh: what the text begins with; any other text is a success that tells nothing, none is a failure."""
+    if code or not output.strip():
+        raise Unreadable(output)
+    serves = "MASTER" if older else "PRIMARY"
+    return next((word for word in (serves, "BACKUP", "FAULT") if output.startswith(f"Status: {word}")), "UNKNOWN")
+
+
+class Tunnel(NamedTuple):
+    """Whether a site-to-site tunnel is up, and what is said of it."""
+
+    up: bool
+    detail: str
+
+
+def tunnels(code: int, output: str) -> dict[str, Tunnel]:
+    """checkbatchs2svpn.sh: tunnels by peer; the first item that has not three parts ends the reading."""
+    if code:
+        raise Unreadable(output)
+    found: dict[str, Tunnel] = {}
+    for item in _split(output, "&"):
+        words = _split(item, ":")
+        if len(words) != 3:
+            break
+        found[words[0]] = Tunnel(words[1] == "0", words[2])
+    return found
+
+
 def request(output: str) -> str:
     """keystore-setup: all of it is the certificate request, whatever the exit status."""
     if not output.strip():

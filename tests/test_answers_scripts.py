@@ -198,7 +198,8 @@ def test_what_an_operator_asks_is_run(words: str, program: str) -> None:
         "ping 8.8.8.8 -c", "ping 8.8.8.8 -c -1", "ping -I ../../x 8.8.8.8", "ping 8.8.8.8 9.9.9.9",
         "arping -U 10.1.1.1",
         "ping `id`", "ping -p ff 8.8.8.8", "traceroute 8.8.8.8 --help", "ping 8.8.8.8 -c ٣", "ping -- -f",
-        "ping 8.8.8.8 -W 1e9", "/bin/ping 8.8.8.8",
+        "ping 8.8.8.8 -W 1e9", "/bin/ping 8.8.8.8", "ping -8.8.8.8", "ping --flood 8.8.8.8", "ping 8.8.8.8\x00-f",
+        "ping -c3 8.8.8.8", "traceroute -i;id 8.8.8.8", "arping -I eth0/../x 10.1.1.1", "null",
     ],
 )  # fmt: skip
 def test_nothing_else_is_run_and_the_reader_is_told(words: str, run: Run) -> None:
@@ -287,6 +288,71 @@ def test_nothing_else_is_removed(path: str, router: Path, run: Run) -> None:
     assert run(files.cleanup, [path], router)[0] == 2
 
 
+def test_of_a_link_the_link_is_removed(router: Path, run: Run) -> None:
+    (router / "etc/passwd").write_text("x")
+    link = router / "root/diagnostics_files_20250101101112.zip"
+    link.symlink_to(router / "etc/passwd")
+
+    assert run(files.cleanup, [f"/root/{link.name}"], router) == (0, "")
+    assert (link.is_symlink(), (router / "etc/passwd").read_text()) == (False, "x")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "-rf", "--help", "-", "/", "", "/etc", "/etc/cloudstack-release/", "/etc//cloudstack-release", "/var/log/../x",
+        "etc/hosts", "/etc/../etc/shadow", "/proc/1/environ", "/var/log/journal/x", "/var/log/cloud.log\n/etc/shadow",
+        "/var/log/-x", "/var/log/a b", "[ls", "/root/.ssh/authorized_keys", "/etc/haproxy/../shadow", "/var/log/x;id",
+    ],
+)  # fmt: skip
+def test_no_other_file_goes_out(word: str, router: Path, run: Run) -> None:
+    path = java_reader.archive(*run(files.get_diagnostics_files, ["/etc/cloudstack-release", word], router))
+
+    with zipfile.ZipFile(router / path.lstrip("/")) as archive:
+        assert sorted(archive.namelist()) == ["etc/cloudstack-release", "fileinfo.txt"]
+        told = archive.read("fileinfo.txt").decode().splitlines()
+    assert len(told) == (2 if word else 1)
+
+
+def test_neither_links_nor_pipes_nor_what_is_endless_go_out(router: Path, run: Run) -> None:
+    (router / "etc/shadow").write_text("root:hash\n")
+    (router / "var/log/dir").symlink_to(router / "etc")
+    (router / "var/log/zero").symlink_to("/dev/zero")
+    (router / "var/log/ring").symlink_to(router / "var/log/ring")
+    os.mkfifo(router / "var/log/pipe")
+    (router / "var/log/big.log").write_bytes(b"x" * (files.LONGEST + 5) + b"end")
+
+    words = [f"/var/log/{name}" for name in ("dir/shadow", "zero", "ring", "pipe", "big.log", "none")]
+    path = java_reader.archive(*run(files.get_diagnostics_files, words, router))
+
+    with zipfile.ZipFile(router / path.lstrip("/")) as archive:
+        assert sorted(archive.namelist()) == ["fileinfo.txt", "var/log/big.log"]
+        text = archive.read("var/log/big.log")
+    assert (len(text), text[-3:]) == (files.LONGEST, b"end")
+
+
+def test_what_should_be_a_file_and_is_a_pipe_holds_nobody(router: Path, run: Run) -> None:
+    for name in ("etc/cloudstack-release", "var/log/routerServiceMonitor.log"):
+        (router / name).unlink(missing_ok=True)
+        os.mkfifo(router / name)
+
+    with pytest.raises(java_reader.Unreadable):
+        java_reader.version(*run(version.get_template_version, [], router))
+    with pytest.raises(java_reader.Unreadable, match="not a file"):
+        java_reader.alerts(*run(router_alerts.get_router_alerts, [], router))
+
+
+def test_a_program_that_does_not_end_is_stopped(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ping").write_text("#!/bin/sh\necho begun\nexec sleep 60\n")  # as where a name is asked for in vain
+    (tmp_path / "ping").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(diagnostics, "LONGEST_S", 0.3)
+
+    found = java_reader.diagnostics(*run(diagnostics.diagnostics, ["ping", "host.example"]))
+
+    assert found == ("begun", "stopped after 0 s", "124")
+
+
 def test_the_recorded_default_list_is_allowed() -> None:
     asked = [
         "iptables", "ipaddr", "iprule", "iproute", "/etc/cloudstack-release", "/etc/dnsmasq.conf", "/etc/dhcphosts.txt",
@@ -333,13 +399,20 @@ SHIMS = sorted((Path(__file__).parents[1] / "system/bin").glob("*"))
 
 
 @pytest.mark.parametrize("shim", SHIMS, ids=lambda path: path.name)
-def test_every_shim_starts_what_there_is(shim: Path) -> None:
+def test_every_shim_starts_what_there_is_and_what_it_answers_is_noted(shim: Path) -> None:
     lines = dict(line.split(" import ")[::-1] for line in shim.read_text().splitlines() if line.startswith("from "))
+    noted = lines.pop("called", "") == "from holdfast.calls"
     ((function, source),) = lines.items()
     module = source.removeprefix("from ")
+    call = shim.read_text().splitlines()[-1]
 
     assert shim.stat().st_mode & 0o111
     assert callable(getattr(__import__(module, fromlist=[function]), function))
+    if noted:
+        assert call == f'sys.exit(called("{shim.name}", {function}, sys.argv[1:]))'
+    else:
+        assert module == "holdfast.client"  # the agent notes what it does, see `holdfast.cli`
+        assert call in (f'sys.exit(main("{shim.name}", sys.argv[1:]))', "sys.exit(holdfast(sys.argv[1:]))")
 
 
 @pytest.mark.parametrize(

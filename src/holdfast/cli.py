@@ -3,9 +3,10 @@
 import gc
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TextIO
 
+from holdfast.calls import called
 from holdfast.errors import HoldfastError
 
 USAGE = 2
@@ -22,17 +23,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(lambda: int(options.verb(options)))
 
 
-def guarded(action: Callable[[], int], out: TextIO = sys.stderr) -> int:
+def guarded(action: Callable[[], int]) -> int:
     """Run, and turn our errors into a line and an exit status; anything else is a bug and shows itself."""
     # The process ends with its command: looking for cycles in ten thousand rules costs more than they ever will.
     gc.disable()
     try:
         return action()
     except HoldfastError as error:
-        out.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except OSError as error:
-        out.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {error}\n")
         return 3
 
 
@@ -144,15 +145,18 @@ def _told(title: str, action: Callable[..., object], root: Path = Path("/")) -> 
     return tell(title, action(Session(root)))
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
+_NOTED: dict[str, Callable[[list[str]], int]] = {
     "configure.py": configure,
     "configure_router.py": configure_router,
     "holdfast": main,
-    "holdfast-follow": follow,
     "manage_service.sh": manage_service,
     "master.py": master,
     "merge.py": merge,
     "update_config.py": update_config,
     "vr_cfg.sh": vr_cfg,
 }
-"""What a command's own process may ask the agent to do, by the command's name."""
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    **{name: partial(called, name, command) for name, command in _NOTED.items()},
+    "holdfast-follow": follow,  # nobody asks for it, and a change of roles waits for it
+}
+"""What a command's own process may ask the agent to do, by the command's name; what is asked for is noted."""

@@ -209,13 +209,13 @@ class Agent:
         del self._children[child.pid]
         _, status = os.waitpid(child.pid, 0)
         os.close(child.handle)
+        if os.WIFSIGNALED(status):
+            # It may have been about to follow keepalived's word.
+            (self.root / MOVED).touch()
         if child.caller:
             child.caller.close()  # without an answer by now, the caller does the work itself
         elif os.waitstatus_to_exitcode(status) not in DONE:
             self._again = monotonic() + AGAIN_S
-        if os.WIFSIGNALED(status):
-            # It may have been about to follow keepalived's word.
-            (self.root / MOVED).touch()
 
     def _give_up(self, child: _Child) -> None:
         if child.caller:

@@ -54,7 +54,7 @@ class Session:
     def update(self, name: str, *, archive: bool = True) -> Answer:
         """Take one file of the inbox, and a boot line that waits there before it."""
         name = self.inbox.name(name)
-        with self._locked():
+        with self._locked(name):
             events = [Event(name, self.inbox.read(name))]
             if name != BOOT_LINE and self.inbox.waits(BOOT_LINE):
                 events.insert(0, Event(BOOT_LINE, self.inbox.read(BOOT_LINE)))
@@ -66,7 +66,7 @@ class Session:
 
     def bundle(self, path: Path) -> Answer:
         """Take a bundle: each message merged by itself, one convergence for all."""
-        with self._locked():
+        with self._locked(path.name):
             text = path.read_bytes() if path.is_file() else self.inbox.read(str(path))
             found = steps(text)
             events = [Event(step.argument, step.document) for step in found if step.script == UPDATE]
@@ -88,14 +88,14 @@ class Session:
 
     def apply(self, events: Sequence[Event], cause: str) -> Answer:
         """Take messages from anywhere."""
-        with self._locked():
+        with self._locked(cause):
             answer = self._handle(events, cause=cause)
         return self._patient(events, answer, cause=cause)
 
     def merge(self, name: str) -> Answer:
         """Into the store only: nothing is applied."""
         name = self.inbox.name(name)
-        with self._locked():
+        with self._locked(f"merge {name}"):
             event = Event(name, self.inbox.read(name))
             config, number = agent.current(self.store)
             taken = take(config, [event], self.machine.facts())
@@ -116,7 +116,7 @@ class Session:
     def converge(self, cause: str, *, booting: bool = False) -> Answer:
         """Put right what differs from what is stored."""
         events = []
-        with self._locked():
+        with self._locked(cause):
             if self.inbox.waits(BOOT_LINE):
                 events = [Event(BOOT_LINE, self.inbox.read(BOOT_LINE))]
             start.look_after(self)
@@ -138,14 +138,14 @@ class Session:
 
     def rollback(self, number: int) -> Answer:
         """Make an older generation's bags the configuration again, as a new generation."""
-        with self._locked():
-            cause = f"rollback {number}"
+        cause = f"rollback {number}"
+        with self._locked(cause):
             answer = self._followed(lambda: agent.restore(number, self.store, self.machine, cause=cause))
-        return self._told(answer, f"rollback {number}")
+        return self._told(answer, cause)
 
     def started(self, found: Found) -> bool:
         """Take note of a boot line that was found; False if this very giving of it has been taken in this boot."""
-        with self._locked():
+        with self._locked("boot line"):
             return start.found(self, found)
 
     def become(self, config: Config, cause: str) -> Answer:
@@ -153,11 +153,15 @@ class Session:
         return self._told(self._followed(lambda: agent.become(config, self.store, self.machine, cause=cause)), cause)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, cause: str) -> Iterator[None]:
         """Be the only one to run; what was done is also what a promotion is worked out from, while nobody else runs."""
-        with locked(self.lock, on_wait=lambda: print("waiting for another command to end", file=sys.stderr)):  # noqa: T201
-            yield
-            self._prepare()
+        try:
+            with locked(self.lock, on_wait=lambda: print("waiting for another command to end", file=sys.stderr)):  # noqa: T201
+                yield
+                self._prepare()
+        except Exception as error:  # whatever it is: an operator hears of it, also where the output is lost
+            alerts.alert(self.root, [f"{cause}: {type(error).__name__}: {error}"])
+            raise
 
     def _prepare(self) -> None:
         try:
@@ -170,13 +174,9 @@ class Session:
     def _handle(self, events: Sequence[Event], *, cause: str, starting: bool = False, booting: bool = False) -> Answer:
         if not starting and events:
             start.step(self, "boot" if any(event.name == BOOT_LINE for event in events) else "single")
-        try:
-            answer = self._followed(
-                lambda: agent.handle(events, self.store, self.machine, cause=cause, starting=starting, booting=booting)
-            )
-        except Exception as error:  # whatever it is: an operator hears of it, also where the output is lost
-            alerts.alert(self.root, [f"{cause}: {type(error).__name__}: {error}"])
-            raise
+        answer = self._followed(
+            lambda: agent.handle(events, self.store, self.machine, cause=cause, starting=starting, booting=booting)
+        )
         self.sequence.hear(events, self.machine.facts)
         self._remember_unknown(answer)
         return self._told(answer, cause)
@@ -212,7 +212,7 @@ class Session:
 
         came = wait_until(there, self.nic_wait_s)
         reason = ""
-        with self._locked():
+        with self._locked(cause):
             if came:
                 again = self._followed(lambda: agent.handle(events, self.store, self.machine, cause=cause))
                 unmet = agent.unmet(answer, self.store, self.machine)

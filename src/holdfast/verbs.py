@@ -5,12 +5,12 @@ import sys
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
-from time import monotonic, strftime
+from time import monotonic
 from typing import Any
 
 import msgspec
 
-from holdfast import __version__, agent, answer, boot, handover, pairing, report, role_report
+from holdfast import __version__, agent, answer, boot, handover, pairing, past, report, role_report
 from holdfast.answers import peer
 from holdfast.answers.checkrouter import doubts
 from holdfast.boot import line as boot_line
@@ -18,6 +18,9 @@ from holdfast.errors import Rejected
 from holdfast.intake import Event
 from holdfast.machine import enter_network
 from holdfast.session import BOOT_LINE, Session
+
+ASKED = 100
+"""How many answers `history` shows."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         ("apply", apply, "merge messages and converge"),
         ("plan", plan, "show what would change, with these messages or with none"),
         ("status", status, "show what is in force, what waits and what is not as wanted"),
-        ("history", history, "list generations, newest first"),
+        ("history", history, "list generations, and what was asked and answered, newest first"),
         ("show", show, "print the documents of a generation, secrets masked"),
         ("diff", diff, "compare two generations"),
         ("rollback", rollback, "make an older generation the configuration again"),
@@ -59,6 +62,8 @@ def _arguments(name: str, verb: argparse.ArgumentParser) -> None:
         verb.add_argument("files", nargs="+" if name == "apply" else "*", type=Path, metavar="FILE")
     if name in ("show", "rollback"):
         verb.add_argument("number", type=int, metavar="N")
+    if name == "history":
+        verb.add_argument("--all", action="store_true", help=f"all answers that are known, not only the last {ASKED}")
     if name == "diff":
         verb.add_argument("numbers", type=int, nargs=2, metavar=("N", "M"))
     if name == "adopt":
@@ -165,20 +170,12 @@ def _status_lines(data: dict[str, Any], pair: list[str]) -> list[str]:
 
 
 def history(options: argparse.Namespace) -> int:
-    """List generations."""
+    """List generations, and what was asked and answered; OSError if the log of answers cannot be read."""
     metas = _session(options).store.history()
-    _print(options, metas, lambda: [
-        f"{meta.number:6} {strftime('%Y-%m-%d %H:%M:%S', _local(meta.created))} {meta.cause}"
-        + (f"  ({len(meta.refused)} refused)" if meta.refused else "")
-        for meta in metas
-    ])  # fmt: skip
+    asked = list(past.calls(options.root))[::-1][: None if options.all else ASKED]
+    data = {"generations": metas, "answers": [call._asdict() for call in asked]}
+    _print(options, data, lambda: past.lines(metas, asked))
     return 0
-
-
-def _local(seconds: float) -> Any:
-    import time  # noqa: PLC0415 next to its only use
-
-    return time.localtime(seconds)
 
 
 def _known(session: Session, number: int) -> int:

@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.scripts.small import baremetal_snat
 
-sys.exit(baremetal_snat(sys.argv[1:]))
+sys.exit(called("baremetal_snat.sh", baremetal_snat, sys.argv[1:]))

@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.scripts.small import bumpup_priority
 
-sys.exit(bumpup_priority(sys.argv[1:]))
+sys.exit(called("bumpup_priority.sh", bumpup_priority, sys.argv[1:]))

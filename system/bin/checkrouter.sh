@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.role_report import checkrouter
 
-sys.exit(checkrouter(sys.argv[1:]))
+sys.exit(called("checkrouter.sh", checkrouter, sys.argv[1:]))

@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.scripts.small import cks_iso
 
-sys.exit(cks_iso(sys.argv[1:]))
+sys.exit(called("cks_iso.sh", cks_iso, sys.argv[1:]))

@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.scripts.files import cleanup
 
-sys.exit(cleanup(sys.argv[1:]))
+sys.exit(called("cleanup.sh", cleanup, sys.argv[1:]))

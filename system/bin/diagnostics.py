@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.scripts.diagnostics import diagnostics
 
-sys.exit(diagnostics(sys.argv[1:]))
+sys.exit(called("diagnostics.py", diagnostics, sys.argv[1:]))

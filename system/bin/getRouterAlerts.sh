@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.scripts.router_alerts import get_router_alerts
 
-sys.exit(get_router_alerts(sys.argv[1:]))
+sys.exit(called("getRouterAlerts.sh", get_router_alerts, sys.argv[1:]))

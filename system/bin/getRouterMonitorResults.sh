@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.scripts.monitor_results import get_router_monitor_results
 
-sys.exit(get_router_monitor_results(sys.argv[1:]))
+sys.exit(called("getRouterMonitorResults.sh", get_router_monitor_results, sys.argv[1:]))

@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.scripts.files import get_diagnostics_files
 
-sys.exit(get_diagnostics_files(sys.argv[1:]))
+sys.exit(called("get_diagnostics_files.py", get_diagnostics_files, sys.argv[1:]))

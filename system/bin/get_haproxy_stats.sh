@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.haproxy_stats import get_haproxy_stats
 
-sys.exit(get_haproxy_stats(sys.argv[1:]))
+sys.exit(called("get_haproxy_stats.sh", get_haproxy_stats, sys.argv[1:]))

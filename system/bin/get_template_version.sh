@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.scripts.version import get_template_version
 
-sys.exit(get_template_version(sys.argv[1:]))
+sys.exit(called("get_template_version.sh", get_template_version, sys.argv[1:]))

@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.scripts.netusage import netusage
 
-sys.exit(netusage(sys.argv[1:]))
+sys.exit(called("netusage.sh", netusage, sys.argv[1:]))

@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.scripts.small import patched
 
-sys.exit(patched(sys.argv[1:]))
+sys.exit(called("patched.sh", patched, sys.argv[1:]))

@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.scripts.small import prepare_pxe
 
-sys.exit(prepare_pxe(sys.argv[1:]))
+sys.exit(called("prepare_pxe.sh", prepare_pxe, sys.argv[1:]))

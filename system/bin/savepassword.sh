@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.scripts.configuration import savepassword
 
-sys.exit(savepassword(sys.argv[1:]))
+sys.exit(called("savepassword.sh", savepassword, sys.argv[1:]))

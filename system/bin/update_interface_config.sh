@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.scripts.configuration import update_interface_config
 
-sys.exit(update_interface_config(sys.argv[1:]))
+sys.exit(called("update_interface_config.sh", update_interface_config, sys.argv[1:]))

@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
+from holdfast.calls import called
 from holdfast.scripts.netusage import vpc_netusage
 
-sys.exit(vpc_netusage(sys.argv[1:]))
+sys.exit(called("vpc_netusage.sh", vpc_netusage, sys.argv[1:]))

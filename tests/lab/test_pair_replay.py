@@ -99,8 +99,8 @@ class Member(Player):
     def _elected(self) -> bool:
         return [self.serves, self.peer.serves].count(True) == 1
 
-    def asked(self, step: Step, event: tuple[str, ...]) -> bool:
-        """Run what is built: the question for the role, and keepalived's stop and start."""
+    def asked(self, step: Step, event: tuple[str, ...]) -> None:
+        """The question for the role and keepalived's stop and start, with what they mean to a pair; or any other."""
         where = f"step {step.number}, {step.story}: {' '.join(event[1:])}"
         if event[1] == "checkrouter.sh":
             self.site.router.eventually(self._elected, "one of the pair serves", SERVES_S)
@@ -110,11 +110,10 @@ class Member(Player):
             assert parsed, f"{where}: {done.text!r}"
             assert (parsed[1] == "PRIMARY") == self.serves, where
             self.answers.append(f"{step.number} {parsed[1]}")
-            return True
-        if event[1] == "manage_service.sh":
+        elif event[1] == "manage_service.sh":
             self._service(event, where)
-            return True
-        return False
+        else:
+            super().asked(step, event)
 
     def _service(self, event: tuple[str, ...], where: str) -> None:
         done = self.site.router.run(*event[1:])
@@ -189,8 +188,11 @@ def test_every_step_leaves_nothing_to_do_on_either_and_a_power_cut_of_both_chang
     again = [member.state() for member in (master, backup)]
     assert [difference(*states) for states in zip(lived, again, strict=True)] == [{}, {}]
     assert again == lived
+    for member in pair:
+        member.asking.told_and_kept_secret()
     tell(
         f"{scenario}: {commands} commands in {told:.0f} s, {time.monotonic() - began:.0f} s in all; the role still"
         f" moved after {sum(member.late for member in pair)}\n    answers: {[member.answers for member in pair]}"
-        f"\n    scripts of later work, left out: {[member.left_out for member in pair]}"
+        f"\n    scripts: {[len(member.asking.answers) for member in pair]} in"
+        f" {sum(member.asking.seconds for member in pair):.0f} s; left out: {[member.left_out for member in pair]}"
     )

@@ -83,6 +83,46 @@ def test_what_is_asked_first_and_often(net: Isolated) -> None:
     assert max(quick.values()) < 0.25, quick
 
 
+def test_each_answer_is_in_the_journal_and_in_history(net: Isolated) -> None:
+    router = net.router
+    asked = router.run("netusage.sh", "-g")
+    refused = router.command("firewall_rules.json.bad", b'{"rules": 7, "type": "firewallrules"}')
+    missing = router.run("update_config.py", "nothing.json")
+    bundle = router.run("vr_cfg.sh", "-c", "/var/cache/cloud/VR-none.cfg")
+    pxe = router.run("prepare_pxe.sh", "02:00:00:00:00:01")
+    assert [done.code for done in (asked, refused, missing, bundle, pxe)] == [0, 2, 2, 2, 1]
+
+    done = router.shell(["holdfast", "history"])
+    newest = [" ".join((*line[:6].split(), line[27:])) for line in done.text.splitlines()[:5]]
+    journal = router.journal(40)
+    for line, (words, given) in zip(
+        reversed(newest),
+        {
+            "netusage.sh -g": asked, "update_config.py firewall_rules.json.bad": refused,
+            "update_config.py nothing.json": missing, "vr_cfg.sh -c /var/cache/cloud/VR-none.cfg": bundle,
+            "prepare_pxe.sh 02:00:00:00:00:01": pxe,
+        }.items(), strict=True,
+    ):  # fmt: skip
+        said = "; ".join((given.text + given.errors).splitlines())[:500]
+        assert said
+        assert line.startswith(f"exit {given.code} {words}: {said}")
+        assert f"{words}: exit {given.code}: {said}" in journal
+    assert router.shell(["stat", "-c", "%a", "/var/log/holdfast-answers.log"]).text == "600\n"
+    router.eventually(lambda: "prepare_pxe.sh" in str(alerts(net).texts), "the alert's second is over")
+    net.converged()
+
+
+def test_a_full_disk_fails_no_script(net: Isolated) -> None:
+    full = (
+        "mount -t tmpfs -o size=4k none /var/log && head -c 4096 /dev/zero >/var/log/x && "
+        "! echo more >>/var/log/x 2>/dev/null && /opt/cloud/bin/getRouterAlerts.sh 1970-01-01 00:00:00"
+    )
+    done = net.router.shell(["unshare", "-m", "sh", "-c", full])
+
+    assert java_reader.alerts(*merged(done)).texts == []
+    assert "this answer is in the journal alone: [Errno 28]" in net.router.journal(5)
+
+
 def test_a_disk_that_cannot_be_written_to_is_told(net: Isolated) -> None:
     script = (
         "mount --bind /var/cache/cloud /var/cache/cloud && mount -o remount,bind,ro /var/cache/cloud && "
@@ -201,8 +241,9 @@ def test_health_checks_see_and_tell(net: Isolated) -> None:
     since = began.strftime(java_reader.STAMP)
     monitor(net, config=None, portForwarding=FORWARD.format("203.0.113.21", 9999, 9999))
     assert results(net, "true").failing == ["iptables_check.py"]
-    net.router.eventually(lambda: alerts(net).texts, "the alert's second is over")
-    assert any("iptables_check.py" in text and "9999" in text for text in alerts(net).texts), alerts(net)
+    net.router.eventually(
+        lambda: any("iptables_check.py" in text and "9999" in text for text in alerts(net).texts), "it is alerted"
+    )
     assert alerts(net, alerts(net).last).texts == []
     assert since <= alerts(net).last
     net.converged()  # it looked, and did nothing else

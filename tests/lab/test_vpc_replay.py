@@ -107,10 +107,13 @@ def test_every_step_of_a_vpc_leaves_nothing_to_do_and_a_restart_with_other_numbe
     made.router.boot()
     assert made.plan()["changes"] == [], made.router.journal(60)
     assert by_mac(made.state(), macs(made)) == again
+    player.asking.told_and_kept_secret()
     print(  # noqa: T201 what was not replayed
         f"{version}: {player.commands} commands in {time.monotonic() - began:.0f} s; pending at the end:",
         *made.plan()["pending"],
-        "scripts of later work, left out:",
+        f"{len(player.asking.answers)} scripts in {player.asking.seconds:.1f} s:",
+        *player.asking.answers,
+        "left out:",
         *player.left_out,
         sep="\n  ",
     )

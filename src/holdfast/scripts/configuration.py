@@ -27,7 +27,7 @@ def savepassword(argv: Sequence[str], root: Path = Path("/")) -> int:
     if not is_ipv4(address) or not 0 < len(password) <= LONGEST_PASSWORD:
         return refuse(_SAVE)
     message = {"ip_address": address, "password": password, "type": "vmpassword"}
-    return _guarded("savepassword.sh", lambda: _apply(_session(root), f"savepassword.sh {address}", [message]))
+    return _guarded(lambda: _apply(_session(root), f"savepassword.sh {address}", [message]))
 
 
 def update_interface_config(argv: Sequence[str], root: Path = Path("/")) -> int:
@@ -40,7 +40,7 @@ def update_interface_config(argv: Sequence[str], root: Path = Path("/")) -> int:
         return refuse(_UPDATE)
     if not 0 < numbers[0] <= 32 or not smallest() <= numbers[1] <= 65535:  # noqa: PLR2004 of IPv4
         return refuse(_UPDATE)
-    return _guarded("update_interface_config.sh", lambda: _update(argv[0], numbers[1], root))
+    return _guarded(lambda: _update(argv[0], numbers[1], root))
 
 
 def _update(address: str, mtu: int, root: Path) -> int:
@@ -89,13 +89,13 @@ def _apply(session: "Session", cause: str, messages: Sequence[dict[str, Any]]) -
     return tell(cause, session.apply(events, cause=cause))
 
 
-def _guarded(script: str, action: Callable[[], int]) -> int:
+def _guarded(action: Callable[[], int]) -> int:
     from holdfast.errors import HoldfastError  # noqa: PLC0415 same
 
     try:
         return action()
     except HoldfastError as error:
-        failed(script, error)
+        failed(error)
         return error.exit_code
     except (OSError, ValueError) as error:
-        return failed(script, error)
+        return failed(error)

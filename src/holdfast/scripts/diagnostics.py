@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 
 from holdfast.answers.diagnostics import command, parts
-from holdfast.scripts import note
 
 LONGEST_S = 50.0
 """The server waits 60 s, and takes what comes later for nothing."""
@@ -16,15 +15,13 @@ def diagnostics(argv: Sequence[str]) -> int:
     try:
         program = command(argv)
     except ValueError as error:
-        note("diagnostics.py", str(error))
         sys.stdout.write(parts("", f"refused: {error}", NOT_ALLOWED))
         return 0
     from holdfast.run import capture  # noqa: PLC0415 after the words were found right
 
     try:
         done = capture(program, timeout_s=LONGEST_S)
-    except OSError as error:
-        note("diagnostics.py", str(error))
+    except OSError:
         sys.stdout.write(parts("", f"{program[0]} is not installed on this router", NOT_THERE))
         return 0
     sys.stdout.write(parts(done.out, done.errors, done.code))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from holdfast.answers.get_diagnostics_files import ARCHIVE, KEYWORDS, masked, may_read, wanted
-from holdfast.scripts import failed, note, refuse, words
+from holdfast.scripts import failed, refuse, words
 
 HOME = "root"
 TRIED = ("root", "var/cache/cloud")
@@ -31,7 +31,6 @@ def filesystem_writable_check(argv: Sequence[str], root: Path = Path("/")) -> in
     for name in TRIED:
         if why := unwritable(root / name):
             sys.stdout.write(f"{why}: /{name}\n")
-            note("filesystem_writable_check.py", f"{why}: /{name}")
             code = 1
     return code
 
@@ -59,7 +58,7 @@ def cleanup(argv: Sequence[str], root: Path = Path("/")) -> int:
     try:
         (root / argv[0].lstrip("/")).unlink(missing_ok=True)
     except OSError as error:
-        return failed("cleanup.sh", error)
+        return failed(error)
     return 0
 
 
@@ -68,7 +67,7 @@ def get_diagnostics_files(argv: Sequence[str], root: Path = Path("/")) -> int:
     try:
         path = _archive([word for word in words(argv) if word], root)
     except OSError as error:
-        return failed("get_diagnostics_files.py", error)
+        return failed(error)
     sys.stdout.write(f"{path}\n")
     return 0
 
@@ -119,8 +118,11 @@ def _members(asked: list[str], root: Path) -> Iterator[tuple[str, bytes, str]]:
 
 def _read(path: str, root: Path) -> bytes:
     place = root / path.lstrip("/")
-    real = place.resolve(strict=True)
-    inside = f"/{real.relative_to(root.resolve())}"
+    try:
+        real = place.resolve(strict=True)
+        inside = f"/{real.relative_to(root.resolve())}"
+    except (RuntimeError, ValueError) as error:
+        raise OSError(errno.EACCES, "refused, it is a link to nothing that could go out") from error
     if not may_read(inside) or not real.is_file():
         raise OSError(errno.EACCES, f"refused, it is {inside}")
     with real.open("rb") as file:

@@ -30,6 +30,7 @@ from holdfast.health import (
     without_name,
 )
 from holdfast.run import capture, run
+from holdfast.scripts import read
 from holdfast.scripts.version import version
 from holdfast.texts import is_host_name, is_ipv4
 
@@ -170,7 +171,7 @@ def service(watched: Watched) -> Outcome | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8", "replace")
+        return read(path).decode("utf-8", "replace")
     except FileNotFoundError:
         return ""
 

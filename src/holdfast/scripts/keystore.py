@@ -29,7 +29,7 @@ def keystore_setup(argv: Sequence[str], root: Path = Path("/")) -> int:
     try:
         sys.stdout.write(_request(wanted, root))
     except OSError as error:
-        return failed("keystore-setup", error)
+        return failed(error)
     return 0
 
 
@@ -42,7 +42,7 @@ def keystore_cert_import(argv: Sequence[str], root: Path = Path("/")) -> int:
     try:
         _take(given, root)
     except OSError as error:
-        return failed("keystore-cert-import", error)
+        return failed(error)
     return 0
 
 

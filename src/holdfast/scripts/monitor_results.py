@@ -14,7 +14,7 @@ from typing import Any
 
 from holdfast.answers.get_router_monitor_results import results, says_words
 from holdfast.health import ADVANCED, BASIC, FAILED, PLACE, RESULTS, Asked, Outcome, asked
-from holdfast.scripts import failed, refuse
+from holdfast.scripts import failed, read, refuse
 from holdfast.scripts.version import RELEASE, SETTING, first_line
 
 EACH_S = 5.0
@@ -40,7 +40,7 @@ def get_router_monitor_results(argv: Sequence[str], root: Path = Path("/")) -> i
         release = first_line(root / SETTING) or first_line(root / RELEASE)
         sys.stdout.write(results(_held(root), words=says_words(release)))
     except (OSError, ValueError, TypeError) as error:
-        return failed("getRouterMonitorResults.sh", error)
+        return failed(error)
     return 0
 
 
@@ -54,20 +54,20 @@ def health(argv: Sequence[str], root: Path = Path("/")) -> int:
                 wanted = _asked(root)
                 _run(wanted, _due(wanted, _held(root)), root)
     except (OSError, ValueError, TypeError) as error:
-        return failed("holdfast-health", error)
+        return failed(error)
     return 0
 
 
 def _asked(root: Path) -> Asked:
     try:
-        return asked(json.loads((root / PLACE.lstrip("/")).read_bytes()))
+        return asked(json.loads(read(root / PLACE.lstrip("/"))))
     except FileNotFoundError:
         return Asked()
 
 
 def _held(root: Path) -> dict[str, Any]:
     try:
-        held = json.loads((root / RESULTS).read_bytes())
+        held = json.loads(read(root / RESULTS))
     except (OSError, ValueError):
         return {BASIC: {}, ADVANCED: {}}
     return held if isinstance(held, dict) else {BASIC: {}, ADVANCED: {}}
@@ -123,8 +123,8 @@ def _boxed(check: Any) -> dict[str, str] | None:
     try:
         with _within(EACH_S):
             outcome: Outcome | None = check()
-    except Exception as error:  # noqa: BLE001 a check that breaks must not hide the others
-        outcome = unknown(f"{type(error).__name__}: {error}")
+    except (_LateError, Exception) as error:  # noqa: BLE001 a check that breaks must not hide the others
+        outcome = unknown(error if isinstance(error, _LateError) else f"{type(error).__name__}: {error}")
     if outcome is None:
         return None
     return {
@@ -135,10 +135,14 @@ def _boxed(check: Any) -> dict[str, str] | None:
     }
 
 
+class _LateError(BaseException):
+    """A check has had its time.  No `Exception`: what a check does about errors of its own must not swallow it."""
+
+
 @contextmanager
 def _within(seconds: float) -> Iterator[None]:
     def ring(_number: int, _frame: FrameType | None) -> None:
-        raise TimeoutError(f"no result within {seconds:.0f} s")
+        raise _LateError(f"no result within {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from holdfast.answers.get_router_alerts import alerts, is_since
-from holdfast.scripts import failed, refuse, words
+from holdfast.scripts import failed, read, refuse, words
 
 LOG = "var/log/routerServiceMonitor.log"
 _TAIL = 1 << 20
@@ -20,7 +20,7 @@ def get_router_alerts(argv: Sequence[str], root: Path = Path("/")) -> int:
     try:
         lines = [line for name in (f"{LOG}.1", LOG) for line in _lines(root / name)]
     except OSError as error:
-        return failed("getRouterAlerts.sh", error)
+        return failed(error)
     sys.stdout.write(f"{alerts(lines, since, time.strftime('%Y-%m-%d %H:%M:%S'))}\n")
     return 0
 
@@ -28,9 +28,6 @@ def get_router_alerts(argv: Sequence[str], root: Path = Path("/")) -> int:
 def _lines(path: Path) -> list[str]:
     """The end of a log, a bounded part of it; OSError if it is there and cannot be read."""
     try:
-        with path.open("rb") as log:
-            size = log.seek(0, 2)
-            log.seek(max(0, size - _TAIL))
-            return log.read().decode(errors="replace").splitlines()
+        return read(path, -_TAIL).decode(errors="replace").splitlines()
     except FileNotFoundError:
         return []

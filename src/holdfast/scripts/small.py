@@ -28,18 +28,18 @@ def patched(argv: Sequence[str], root: Path = Path("/")) -> int:
 
 def prepare_pxe(_argv: Sequence[str]) -> int:
     """prepare_pxe.sh: refused."""
-    return failed("prepare_pxe.sh", "this router serves no baremetal hosts: nothing was prepared")
+    return failed("this router serves no baremetal hosts: nothing was prepared")
 
 
 def baremetal_snat(_argv: Sequence[str]) -> int:
     """baremetal_snat.sh: refused."""
-    return failed("baremetal_snat.sh", "this router serves no baremetal hosts: nothing is translated for them")
+    return failed("this router serves no baremetal hosts: nothing is translated for them")
 
 
 def cks_iso(argv: Sequence[str], root: Path = Path("/")) -> int:
     """cks_iso.sh true|false: there is no web root to put an ISO under, so `true` is refused; `false` leaves none."""
     if list(argv) == ["true"]:
-        return failed("cks_iso.sh", "this release serves no files to guests: the ISO was not mounted")
+        return failed("this release serves no files to guests: the ISO was not mounted")
     if list(argv) != ["false"]:
         return refuse("cks_iso.sh true|false   whether guests are served the Kubernetes ISO")
     if not os.path.ismount(root / ISO):
@@ -49,5 +49,5 @@ def cks_iso(argv: Sequence[str], root: Path = Path("/")) -> int:
     try:
         run(["umount", "--", str(root / ISO)])
     except OSError as error:
-        return failed("cks_iso.sh", error)
+        return failed(error)
     return 0

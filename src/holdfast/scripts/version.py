@@ -7,7 +7,7 @@ from pathlib import Path
 
 from holdfast import __version__
 from holdfast.answers.get_template_version import versions
-from holdfast.scripts import failed, refuse, words
+from holdfast.scripts import failed, note, read, refuse, words
 
 SETTING = "etc/holdfast/template-version"
 """One line that is told instead of the release file's first."""
@@ -17,6 +17,7 @@ ASKED = "run/holdfast/marks/asked"
 BOOTED = "var/cache/cloud/boot_up_done"
 PATIENCE_S = 60.0
 _LOOK_S = 0.05
+_LONGEST = 1024
 
 
 def get_template_version(argv: Sequence[str], root: Path = Path("/"), patience_s: float = PATIENCE_S) -> int:
@@ -26,12 +27,12 @@ def get_template_version(argv: Sequence[str], root: Path = Path("/"), patience_s
     until = time.monotonic() + patience_s
     while not (root / BOOTED).exists():
         if time.monotonic() > until:
-            return failed("get_template_version.sh", f"the router is not up after {patience_s:.0f} s")
+            return failed(f"the router is not up after {patience_s:.0f} s")
         time.sleep(_LOOK_S)
     try:
         sys.stdout.write(version(root))
     except ValueError as error:
-        return failed("get_template_version.sh", error)
+        return failed(error)
     _asked(root)
     return 0
 
@@ -41,8 +42,8 @@ def _asked(root: Path) -> None:
     try:
         (root / ASKED).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         (root / ASKED).write_bytes(b"1")
-    except OSError as error:
-        failed("get_template_version.sh", error)
+    except OSError as error:  # not printed: what follows the answer would be taken for a part of it
+        note("get_template_version.sh", f"at a start it is not seen that this was asked: {error}")
 
 
 def version(root: Path) -> str:
@@ -58,6 +59,6 @@ def signature(root: Path) -> str:
 def first_line(path: Path) -> str:
     """A file's first line; empty if there is none."""
     try:
-        return path.read_text("utf-8", "replace").partition("\n")[0].strip()
+        return read(path, _LONGEST).decode("utf-8", "replace").partition("\n")[0].strip()
     except OSError:
         return ""
