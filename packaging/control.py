@@ -11,6 +11,7 @@ REVISION = "1"
 ARCHITECTURES = ("amd64", "arm64")
 
 PROGRAMS = {
+    "chpasswd": "passwd",
     "nft": "nftables",
     "ip": "iproute2",
     "conntrack": "conntrack",

@@ -42,9 +42,9 @@ PURE = frozenset(
 # fmt: off
 PURE_LIBRARY = frozenset([
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses",
-    "difflib", "enum", "fnmatch", "functools", "hashlib", "heapq", "hmac", "html", "ipaddress", "itertools", "json",
-    "math", "msgspec", "operator", "posixpath", "re", "shlex", "string", "struct", "textwrap", "types", "typing",
-    "unicodedata", "zlib",
+    "crypt", "difflib", "enum", "fnmatch", "functools", "hashlib", "heapq", "hmac", "html", "ipaddress", "itertools",
+    "json", "math", "msgspec", "operator", "posixpath", "re", "shlex", "string", "struct", "textwrap", "types",
+    "typing", "unicodedata", "warnings", "zlib",
 ])
 # fmt: on
 PURE_PARTS = ("pathlib.PurePosixPath", "urllib.parse")  # harmless parts of modules that are not

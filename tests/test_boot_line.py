@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from holdfast.boot.line import command, is_boot_line, parse
 from holdfast.config import EMPTY, Config, decode, merge
+from holdfast.login import hashed
 from holdfast.router import Facts
 from holdfast.shared import BootLine
 from holdfast.ssh_key import authorized
@@ -188,7 +189,7 @@ def test_a_java_null_is_nothing(word: str) -> None:
 def test_secrets_are_kept_apart_from_what_is_shown() -> None:
     bag = stored(f"{PLAIN} vmpassword=Zk4n0tShown router_password=7 colour=blue logrotatefrequency=*:00:00")
 
-    assert bag.secrets == {"vmpassword": "Zk4n0tShown", "router_password": "7"}
+    assert bag.secrets == {"vmpassword": hashed("Zk4n0tShown", "r-31-VM"), "router_password": "7"}
     assert bag.other == {"template": "domP", "colour": "blue", "logrotatefrequency": "*:00:00"}
 
 

@@ -32,7 +32,8 @@ def desired(config: Config, facts: Facts, *, units: bool = True) -> Desired:
     """What these bags mean on this machine.  `units=False`: nothing here can run services, they stay pending."""
     router = Router(config, facts)
     if not router.boot.type:
-        # Nobody has said yet what this machine is: closing its firewall now could lock everybody out for good.
+        # Nobody has said yet what this machine is.  Its firewall is left alone: closed if it has just started, and not
+        # closed by us where that could lock everybody out for good.
         return Desired({}, {}, {}, (Claim("cmdline", Pending("everything", "the boot line")),))
     claims = (claim for feature in FEATURES for claim in feature.contribute(config.get(feature.name), router))
     return gather(claims, units=units, stopped=facts.stopped)

@@ -16,6 +16,7 @@ from holdfast.drivers.flows import Connections
 from holdfast.drivers.handover import Handovers
 from holdfast.drivers.leases import LeaseFiles
 from holdfast.drivers.link import Links
+from holdfast.drivers.login import Logins
 from holdfast.drivers.policy_rule import PolicyRules
 from holdfast.drivers.route import Routes
 from holdfast.drivers.ruleset import Rulesets
@@ -55,6 +56,7 @@ class Machine:
             PolicyRules(self.ip),
             Files(manifest, root),
             LeaseFiles(root),
+            Logins(root, whole=root == Path("/")),
             Units(self.marks, root, available=self.runs_services),
         )
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from holdfast.desired import Desired, entries
+from holdfast.login import Login
 from holdfast.state import (
     Address,
     Change,
@@ -67,6 +68,7 @@ _WORDS: dict[type[Resource], Callable[[Any], str]] = {
     Flows: lambda flows: f"connections of {flows.network}",
     Handover: lambda handover: f"connections handed over for {handover.role}",
     Leases: lambda leases: f"leases of {leases.path}",
+    Login: lambda login: f"password of {login.account}",
     PolicyRule: _policy_rule,
     Route: _route,
     Ruleset: lambda _: "firewall structure",
@@ -106,7 +108,7 @@ def _difference(change: Change) -> str:
     fields = [
         f"{name} {getattr(before, name)} -> {getattr(after, name)}"
         for name in before.__struct_fields__
-        if getattr(before, name) != getattr(after, name) and not isinstance(before, Ruleset | Usage)
+        if getattr(before, name) != getattr(after, name) and not isinstance(before, Login | Ruleset | Usage)
     ]
     return f" {', '.join(fields)}" if fields else ""
 
@@ -166,6 +168,8 @@ def _plain(resource: Resource | None) -> dict[str, Any] | None:
     fields = {name: getattr(resource, name) for name in resource.__struct_fields__}
     if isinstance(resource, File) and resource.secret:
         fields["text"] = MASK
+    if isinstance(resource, Login):
+        fields["hash"] = MASK
     return fields
 
 

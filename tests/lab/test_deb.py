@@ -25,7 +25,8 @@ GUEST_CHANGED = {"guest/http.py": "\n# another\n"}
 HAPROXYS_OWN = "/etc/haproxy/haproxy.cfg"
 OURS = (
     "/opt/holdfast", "/opt/cloud", "/usr/sbin/holdfast", "/etc/cloudstack", "/var/lib/holdfast",
-    "/var/lib/holdfast-guest", "/var/log/routerServiceMonitor.log", "/var/log/holdfast-answers.log", "/etc/ssh/sshd_config.d/holdfast.conf",
+    "/var/lib/holdfast-guest", "/var/log/routerServiceMonitor.log", "/var/log/holdfast-answers.log",
+    "/etc/ssh/sshd_config.d/holdfast.conf",
     "/usr/lib/sysusers.d/holdfast.conf", "/usr/lib/tmpfiles.d/holdfast.conf", "/lib/systemd/system/dnsmasq.service",
 )  # fmt: skip
 

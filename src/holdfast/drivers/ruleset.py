@@ -76,8 +76,14 @@ class Rulesets:
         self.table = table
         self._name = f"ruleset.{table}"
 
-    def observe(self, desired: State) -> Iterator[Resource]:  # noqa: ARG002 the whole table is ours
-        """Yield structure and sets; starts no program while the ruleset's generation is the one remembered."""
+    def observe(self, desired: State) -> Iterator[Resource]:
+        """Yield structure and sets; starts no program while the ruleset's generation is the one remembered.
+
+        Nothing where no firewall is wanted: one is exchanged for another and never taken away, so a router that does
+        not know yet what it is stays as closed as it started.
+        """
+        if ("Ruleset",) not in desired:
+            return
         note = self._seen()
         if note.listing:
             yield Ruleset(note.text)

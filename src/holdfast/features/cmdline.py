@@ -6,6 +6,7 @@ from holdfast.addresses import prefix_length
 from holdfast.errors import Rejected
 from holdfast.feature import Claim, Command, Feature, Merged
 from holdfast.interface import PURPOSES
+from holdfast.login import hashed, is_password
 from holdfast.nft import Element, quoted
 from holdfast.router import Router
 from holdfast.shared import BootLine, BootNic
@@ -19,6 +20,7 @@ SECRET_KEYS = (
     "userdata",  # it may hold anything
 )  # fmt: skip
 _KEY = "authorized_key"
+_CONSOLE = "vmpassword"
 _UNDERSTOOD = {
     "name", "type", "gateway", "localgw", "mgmtcidr", "domain", "dnssearchorder", "dns1", "dns2", "internaldns1",
     "internaldns2", "useextdns", "exposedns", "userouteripresolver", "disable_rp_filter", "sshonguest", "publicMtu",
@@ -66,7 +68,7 @@ def merge(bag: BootLine, command: CmdLine, _router: Router) -> Merged[BootLine]:
             advert_s=_number(given, "advert_int") or 1,
             guest_gateway=_address(given, "guestgw"),
             other=_others(bag, given),
-            secrets={key: given[key] for key in SECRET_KEYS if key in given},
+            secrets=_secrets(given),
         ),
         warnings=tuple(_odd(given)),
     )
@@ -80,14 +82,24 @@ def _others(bag: BootLine, given: dict[str, str]) -> dict[str, str]:
     return others
 
 
+def _secrets(given: dict[str, str]) -> dict[str, str]:
+    """What is never shown.  Of the console's password the hash alone is kept."""
+    secrets = {key: given[key] for key in SECRET_KEYS if key in given}
+    password = _text(secrets, _CONSOLE)
+    secrets.pop(_CONSOLE, None)
+    return secrets | ({_CONSOLE: hashed(password, _text(given, "name"))} if is_password(password) else {})
+
+
 def _odd(given: dict[str, str]) -> Iterator[str]:
-    """What is kept and cannot be used: DNS has no such domains, sshd no such key, and nobody such a time server."""
+    """What cannot be used: DNS has no such domains, sshd no such key, nobody such a password or time server."""
     for key in ("domain", "dnssearchorder"):
         for part in filter(None, _text(given, key).split(",")):
             if not is_host_name(part) or is_ipv4(part):
                 yield f"cmd_line.{key}: {part!r} is no domain: guests are not told of it"
     if given.get(_KEY) and not authorized(given[_KEY]):
         yield f"cmd_line.{_KEY}: not base64 of a public key: nobody is let in by it, and an earlier one stays"
+    if (password := _text(given, _CONSOLE)) and not is_password(password):
+        yield f"cmd_line.{_CONSOLE}: not what anybody could type at a console: left out"
     for part in filter(None, _text(given, "ntpserverlist").split(",")):
         if not is_host_name(part):
             yield f"cmd_line.ntpserverlist: {part!r} is no host's name"
