@@ -26,6 +26,7 @@ SCRIPTS = ("preinst", "postinst", "prerm", "postrm")
 RESTARTED = (
     "holdfast-guest.socket", "holdfast-guest.service", "dnsmasq.service", "ssh.service", "haproxy.service",
     "holdfast-role.path", "holdfast-agent.service", "holdfast-health.timer", "conntrackd.service", "keepalived.service",
+    "strongswan.service", "xl2tpd.service",
 )  # fmt: skip
 """What may run while the package is upgraded, in the order in which it is restarted if it has changed."""
 

@@ -20,10 +20,15 @@ PROGRAMS = {
     "haproxy": "haproxy",
     "dnsmasq": "dnsmasq-base",
     "dhcp_release": "dnsmasq-utils",
+    "charon-systemd": "charon-systemd",
+    "swanctl": "strongswan-swanctl",
+    "xl2tpd": "xl2tpd",
+    "pppd": "ppp",
     "sshd": "openssh-server",
     "ssh-keygen": "openssh-client",
     "openssl": "openssl",
     "systemctl": "systemd",
+    "journalctl": "systemd",
     "systemd-detect-virt": "systemd",
 }
 """Programs that Holdfast, its units or its scripts start, and the package that each is in."""
@@ -42,6 +47,7 @@ DEPENDS = (
     "python3 (>= 3.11~)", "python3 (<< 3.12)", "libc6 (>= 2.28)",
     "init-system-helpers (>= 1.54~)", "systemd-sysv",
     "netbase",  # nft and nsswitch know protocols and ports by name from it
+    "libstrongswan-standard-plugins",  # charon's openssl: 3des, and the only fast ciphers
     *sorted(set(PROGRAMS.values())),
 )  # fmt: skip
 RECOMMENDS = (
@@ -55,7 +61,7 @@ REPLACED = ("dnsmasq",)
 DESCRIPTION = """keeps the configuration of CloudStack virtual routers
  Messages of a CloudStack management server are merged into documents that
  survive crashes and reboots. After every command the whole router (firewall,
- addresses, routes, DHCP, DNS, load balancer, guest metadata, redundancy) is
+ addresses, routes, DHCP, DNS, load balancer, guest metadata, redundancy, VPN) is
  compared with what these documents mean and put right where it differs.
  .
  This package makes a router of the machine: from the next start on it lets

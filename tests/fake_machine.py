@@ -10,6 +10,8 @@ from pathlib import Path
 from holdfast.addresses import inside, network
 from holdfast.converge import Driver, Failure
 from holdfast.intake import Event
+from holdfast.l2tp import Sessions
+from holdfast.login import Login
 from holdfast.marks import Marks
 from holdfast.router import Facts, Nic, Role
 from holdfast.state import (
@@ -31,14 +33,15 @@ from holdfast.state import (
     Sysctl,
     Unit,
 )
+from holdfast.swanctl import Connection
 from holdfast.usage import Usage
 
 GROUPS: tuple[tuple[type[Resource], ...], ...] = (
     (Ruleset, Elements), (Handover,), (Usage,), (Sysctl,), (Link,), (Address,), (Route,), (Announcement,), (Flows,),
-    (PolicyRule,), (File,), (Leases,), (Unit,),
+    (PolicyRule,), (File,), (Leases,), (Login,), (Unit,), (Connection,), (Sessions,),
 )  # fmt: skip
 MAIN = 254
-CLAIMED_ONLY = (Sysctl, Link, Unit)
+CLAIMED_ONLY = (Sysctl, Link, Login, Unit)
 """Kinds of which the machine has more than is ours: without a claim they are not looked at."""
 
 
@@ -50,8 +53,8 @@ class FakeDriver:
         self.kinds = kinds
 
     def observe(self, desired: State) -> Iterator[Resource]:
-        if Leases in self.kinds:  # nobody asks for one here: none is stale
-            yield from (wanted for wanted in desired.values() if isinstance(wanted, Leases))
+        if self.kinds[0] in (Leases, Sessions):  # nobody asks for one here: none is stale
+            yield from (wanted for wanted in desired.values() if isinstance(wanted, self.kinds))
             return
         for key, held in list(self.machine.held.items()):
             if isinstance(held, self.kinds) and (key in desired or not isinstance(held, CLAIMED_ONLY)):
@@ -88,6 +91,7 @@ class FakeMachine:
         self.role = role
         self.runs_services = runs_services
         self.acknowledged: dict[str, int] = {}
+        self.ppp = True
         self.held: dict[Key, Resource] = {}
         self.fails: dict[Key, str] = {}
         self.refuses: dict[Key, str] = {}
@@ -99,7 +103,7 @@ class FakeMachine:
         self.drivers: Sequence[Driver] = [FakeDriver(self, kinds) for kinds in GROUPS]
 
     def facts(self) -> Facts:
-        return Facts(self.nics, self.role, self.acknowledged)
+        return Facts(self.nics, self.role, self.acknowledged, ppp=self.ppp)
 
     def agreed(self, wanted: State) -> AbstractContextManager[None]:
         del wanted
@@ -115,7 +119,7 @@ class FakeMachine:
 
     def reboot(self) -> None:
         """Only files outlive it."""
-        self.held = {key: held for key, held in self.held.items() if isinstance(held, File)}
+        self.held = {key: held for key, held in self.held.items() if isinstance(held, File | Login)}
 
     def objection(self, change: Change) -> str:
         """What the kernel would say to a change; empty if nothing."""

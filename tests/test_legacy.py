@@ -132,8 +132,8 @@ def test_a_ghost_tier_a_ghost_tunnel_and_a_removed_user_do_not_come_back() -> No
     now = bags_of(bags, VPC_NICS)
 
     assert len(now["guestnetwork"].tiers) == 2
-    assert now["site2sitevpn"].messages == {}
-    assert [*now["vpnuserlist"].messages] == ["ann"]
+    assert now["site2sitevpn"].tunnels == {}
+    assert now["vpnuserlist"].passwords == {"ann": "sesame-1"}
 
 
 def test_words_for_truth_and_text_for_numbers_are_understood() -> None:

@@ -34,16 +34,18 @@ WITH_PROGRAM = SCENARIOS / "cmdline" / "plain"
 
 
 class FactsFile(msgspec.Struct, forbid_unknown_fields=True):
-    """The nics as `name: MAC`, the role, and the serials of passwords that guests have acknowledged."""
+    """The nics as `name: MAC`, the role, the serials of passwords that guests have acknowledged, and PPP."""
 
     nics: dict[str, str]
     role: Role = Role.ALONE
     acknowledged: dict[str, int] = {}
+    ppp: bool = True
 
 
 def read_facts(path: Path) -> Facts:
     given = msgspec.json.decode(path.read_bytes(), type=FactsFile)
-    return Facts(tuple(Nic(mac, name) for name, mac in given.nics.items()), given.role, given.acknowledged)
+    nics = tuple(Nic(mac, name) for name, mac in given.nics.items())
+    return Facts(nics, given.role, given.acknowledged, ppp=given.ppp)
 
 
 class Stage:
@@ -62,7 +64,7 @@ class Stage:
         for nic in set(self.machine.nics) - set(facts.nics):
             self.machine.unplug(nic.name)
         self.machine.nics, self.machine.role = facts.nics, facts.role
-        self.machine.acknowledged = facts.acknowledged
+        self.machine.acknowledged, self.machine.ppp = facts.acknowledged, facts.ppp
 
     def send(self, path: Path) -> Answer:
         """Hand in one file the way it would come: a boot line at boot, a bundle, the nics' change, or a message."""
@@ -114,6 +116,7 @@ def test_scenario(case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def assert_path_forgotten(stage: Stage) -> None:
     """A machine that has seen nothing of the way, given the bags alone, ends the same."""
     fresh = FakeMachine(stage.machine.nics, stage.machine.role)
+    fresh.ppp = stage.machine.ppp
     agent.handle([], stage.session.store, fresh, cause="restore")
 
     assert observe(fresh.drivers, stage.wanted()) == observe(stage.machine.drivers, stage.wanted())

@@ -14,6 +14,8 @@ EXPOSED = {
     "cloud-early-config.service": 5.0,
     "holdfast-boot-line.service": 5.0,
     "dnsmasq.service": 5.0,
+    # pppd is its child: it needs devices, and routes for each user.
+    "xl2tpd.service": 5.0,
 }
 """The units that may be exposed more than others: 0 is nothing at all, 10 the whole machine."""
 OTHERS = 3.0

@@ -19,6 +19,7 @@ from holdfast.converge import converge, observe, plan
 from holdfast.desired import Desired, desired
 from holdfast.errors import Rejected
 from holdfast.features.acl import Acls
+from holdfast.l2tp import Sessions
 from holdfast.router import Facts, Nic, Router
 from holdfast.shared import Tiers
 from holdfast.state import (
@@ -36,6 +37,7 @@ from holdfast.state import (
     Sysctl,
     Unit,
 )
+from holdfast.swanctl import Connection
 from holdfast.usage import Usage
 
 CONTROL, PUBLIC = "0e:00:a9:2c:00:02", "1e:00:cb:00:71:32"
@@ -355,7 +357,7 @@ class Renaming:
     def of(self, state: State) -> set[object]:
         return {self.one(resource) for resource in state.values()}
 
-    def one(self, resource: Resource) -> object:  # noqa: PLR0911 one for each kind
+    def one(self, resource: Resource) -> object:  # noqa: C901, PLR0911 one for each kind
         match resource:
             case Link() | Address() | Sysctl():
                 return self.text(repr(resource))
@@ -375,6 +377,8 @@ class Renaming:
                 return repr(replace(resource, text="")), self.lines(tables)
             case Unit():
                 return replace(resource, restart="", reload="")
+            case Connection() | Sessions():
+                return resource
             case Usage():
                 counted = sorted(self.text(repr(one)) for one in resource.nics)
                 return repr(resource.lasting), *counted, *sorted(self.text(f'"{name}"') for name in resource.inside)

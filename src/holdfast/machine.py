@@ -18,11 +18,13 @@ from holdfast.drivers.leases import LeaseFiles
 from holdfast.drivers.link import Links
 from holdfast.drivers.login import Logins
 from holdfast.drivers.policy_rule import PolicyRules
+from holdfast.drivers.ppp import PppSessions
 from holdfast.drivers.route import Routes
 from holdfast.drivers.ruleset import Rulesets
 from holdfast.drivers.sysctl import Sysctls
 from holdfast.drivers.unit import Units, systemd_runs
 from holdfast.drivers.usage import Usages
+from holdfast.drivers.vpn import Tunnels
 from holdfast.iproute import IpRoute
 from holdfast.marks import Marks
 from holdfast.router import Facts
@@ -58,6 +60,8 @@ class Machine:
             LeaseFiles(root),
             Logins(root, whole=root == Path("/")),
             Units(self.marks, root, available=self.runs_services),
+            Tunnels(self.marks, root),
+            PppSessions(root),
         )
 
     def facts(self) -> Facts:
@@ -72,6 +76,7 @@ class Machine:
             stopped=wishes.stopped(self.root),
             settings=chosen,
             peer=facts.peer(self.root),
+            ppp=(self.root / "dev/ppp").exists(),
         )
 
     def agreed(self, wanted: State) -> AbstractContextManager[None]:

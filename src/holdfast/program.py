@@ -57,6 +57,8 @@ _SETS = {
     "acl_open": "iifname",  # egress that no rule matches is accepted
     "acl_gateway": "iifname . ip daddr",  # the router's own addresses there: not asked about
     "private_device": "iifname",
+    "tunnelled": "ip saddr . ip daddr" + _INTERVAL,  # a network here . one behind a VPN's peer
+    "vpn_peer": "ip daddr . ip saddr",  # the address that a tunnel is spoken by . its peer
     "leaving": "ip saddr",  # derived: what source_nat leads to
     "static_pair": "ip saddr . ip daddr",  # derived: VM . the public address that static_source gives it
 }
@@ -90,7 +92,7 @@ _ACL_LAYER = re.compile(r"acl_(in|out)_([A-Za-z0-9]+)_(\d+)_(deny|allow)_(port|i
 _ACL_CHAINS = ("acl_out", "acl_in", "acl_in_back", "acl_out_back")
 _GRANTS = re.compile(
     r"ingress_.*|egress_(allow_.*|open)|forward.*|static_.*|leaving|port_forward|range_forward|(guest|public)_device"
-    r"|acl_open|acl_.*_allow_.*"
+    r"|acl_open|acl_.*_allow_.*|tunnelled"
 )
 _DENIES = re.compile(r"egress_deny_.*|public_address|forward_restricted|private_device|acl_.*_deny_.*")
 

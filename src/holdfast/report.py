@@ -21,6 +21,7 @@ from holdfast.state import (
     Ruleset,
     Unit,
 )
+from holdfast.swanctl import Connection
 from holdfast.usage import Usage
 
 MASK = "(secret)"
@@ -108,7 +109,8 @@ def _difference(change: Change) -> str:
     fields = [
         f"{name} {getattr(before, name)} -> {getattr(after, name)}"
         for name in before.__struct_fields__
-        if getattr(before, name) != getattr(after, name) and not isinstance(before, Login | Ruleset | Usage)
+        if getattr(before, name) != getattr(after, name)
+        and not isinstance(before, Connection | Login | Ruleset | Usage)
     ]
     return f" {', '.join(fields)}" if fields else ""
 
@@ -168,8 +170,9 @@ def _plain(resource: Resource | None) -> dict[str, Any] | None:
     fields = {name: getattr(resource, name) for name in resource.__struct_fields__}
     if isinstance(resource, File) and resource.secret:
         fields["text"] = MASK
-    if isinstance(resource, Login):
-        fields["hash"] = MASK
+    # By a digest of a text that holds a key, a weak key can be guessed.
+    hidden = {Login: ("hash",), Connection: ("digest",), Unit: ("restart", "reload")}.get(type(resource), ())
+    fields |= dict.fromkeys((name for name in hidden if fields[name]), MASK)
     return fields
 
 

@@ -34,11 +34,10 @@ class Nic(NamedTuple):
 
 
 class Facts(Struct, frozen=True):
-    """What only this machine can tell: its nics, its role, and which passwords (by serial) guests have acknowledged
-    (`acknowledged_there`: at the peer).
+    """What only this machine can tell: its nics, its role, passwords (by serial) that guests have acknowledged.
 
-    `stopped`: units that somebody wants stopped for a while; `settings`: what its operator has chosen for it; `peer`:
-    address and MAC of the pair's other router, once it was heard and known by the pair's secret.
+    `acknowledged_there`: at the peer; `stopped`: units wanted stopped for a while; `settings`: its operator's; `peer`:
+    address and MAC of the pair's other router, once known by the pair's secret; `ppp`: whether the kernel has it.
     """
 
     nics: tuple[Nic, ...] = ()
@@ -48,6 +47,7 @@ class Facts(Struct, frozen=True):
     stopped: frozenset[str] = frozenset()
     settings: Settings = Settings()
     peer: tuple[str, str] | None = None
+    ppp: bool = True
 
     def device(self, nic: str) -> str:
         """Name of the nic with this MAC (or of this very name, where no MAC was known); empty if it is absent."""

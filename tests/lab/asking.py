@@ -11,12 +11,9 @@ from replay import HOLDFAST, Site, said
 import java_reader
 from holdfast.lab.process import Result
 
-BIN = Path(__file__).parents[2] / "system/bin"
 RELEASE = "Cloudstack Release 4.22.0 Fri Oct 24 10:11:12 UTC 2025"
 REFUSED: dict[tuple[str, ...], str] = {("cks_iso.sh", "true"): "serves no files to guests"}
 """Calls that this release refuses, and what it says."""
-LATER = frozenset({"checkbatchs2svpn.sh"})
-"""Scripts that may not be there yet."""
 
 SECRETS = (
     "Xk9%$", "fnirq_cnffjbeq", "p@ss word", "resetPw1!", "s3cr3t-A", "Tm4hZ7qPpsk24", "AdMiN123", "ksPassw0rd", "pw1",

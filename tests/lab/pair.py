@@ -146,10 +146,10 @@ class Pair(ABC):
         systemd's clock goes on while a router stands still.  Where its watchdog is quicker than the peer's advert, the
         process that holds the addresses ends with its parent: it takes them away and says so.
         """
-        argv = ["journalctl", "--no-pager", "--quiet", "--boot=0", "--output=short-unix", "--unit=holdfast-role"]
-        told = [float(line.split()[0]) for line in router.shell(argv).text.splitlines() if ": Starting " in line]
         words = [entry.at for entry in self.entered(router) if entry.word == "BACKUP"]
-        return min((at for at in (*words, *told) if at >= since), default=None)
+        if router.read("/run/holdfast/role") == "BACKUP\n":
+            words.append(float(router.shell(["stat", "--format=%.9Y", "/run/holdfast/role"]).text))
+        return min((at for at in words if at >= since), default=None)
 
     def elections(self) -> int:
         """How many states were entered by both since their boots."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from asking import BIN, LATER, Asking
+from asking import Asking
 from replay import Site, said
 
 from holdfast.feature import RELEASE
@@ -20,8 +20,6 @@ EXAMPLES = Path(__file__).parents[2].parent / "shared/reference/examples"
 COMMANDS = ("update_config.py", "configure.py", "vr_cfg.sh")
 KEPT = frozenset({"ipv6firewallrules", "bgppeers"})
 """Types that are kept for a release that applies them."""
-VPN = frozenset({"vpnuserlist", "remoteaccessvpn", "site2sitevpn"})
-"""The same until VPNs are applied: then nothing is left of this line."""
 _PLUGS = re.compile(r"plugs a nic, mac (\S+) -> (eth\d+)")
 
 
@@ -116,7 +114,6 @@ class Player:
         self.site = made
         self.twice = twice
         self.asking = Asking(made)
-        self.left_out: list[str] = []
         self.commands = 0
         self.pending: dict[int, list[str]] = {}
         self.starting = False
@@ -130,8 +127,6 @@ class Player:
                 self.site.router.send(genuine(step.stored(event)), event[1])
             elif event[1] in COMMANDS:
                 self.command(step, event)
-            elif event[1] in LATER and not (BIN / event[1]).exists():
-                self.left_out.append(f"{step.number} {' '.join(event[1:])}")
             else:
                 self.cable(step, event)
                 self.asked(step, event)
@@ -173,7 +168,7 @@ class Player:
         plan = self.planned(where)
         waiting = [text for text in plan["pending"] if "waits for nic" in text]
         assert self.starting or not waiting, (where, waiting)
-        assert {text.split()[0] for text in plan["pending"] if text.endswith(RELEASE)} <= KEPT | VPN, where
+        assert {text.split()[0] for text in plan["pending"] if text.endswith(RELEASE)} <= KEPT, where
         self.pending[step.number] = plan["pending"]
         if self.twice(self.commands):
             self.again(step, event, where)

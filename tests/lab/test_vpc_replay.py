@@ -113,7 +113,5 @@ def test_every_step_of_a_vpc_leaves_nothing_to_do_and_a_restart_with_other_numbe
         *made.plan()["pending"],
         f"{len(player.asking.answers)} scripts in {player.asking.seconds:.1f} s:",
         *player.asking.answers,
-        "left out:",
-        *player.left_out,
         sep="\n  ",
     )

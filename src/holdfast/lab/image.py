@@ -18,15 +18,16 @@ from holdfast.lab.sentence import LabError
 
 SUITE = "bookworm"
 PACKAGES = (
-    "conntrack", "conntrackd", "dbus", "dnsmasq-base", "dnsmasq-utils", "haproxy", "iproute2", "iputils-arping",
-    "iputils-ping", "keepalived", "libcap2-bin", "netbase", "nftables", "openssh-server", "openssl", "procps",
-    "python3", "systemd", "systemd-sysv", "traceroute",
+    "charon-systemd", "conntrack", "conntrackd", "dbus", "dnsmasq-base", "dnsmasq-utils", "haproxy", "iproute2",
+    "iputils-arping", "iputils-ping", "keepalived", "libcap2-bin", "libcharon-extra-plugins",
+    "libstrongswan-standard-plugins", "netbase", "nftables", "openssh-server", "openssl", "ppp", "procps", "python3",
+    "strongswan-swanctl", "systemd", "systemd-sysv", "traceroute", "xl2tpd",
 )  # fmt: skip
 RECIPE = 2  # counts changes to how the base is made that the lists here do not show
 
 _DISABLED = (
     "ssh.service", "ssh.socket", "haproxy.service", "nftables.service", "systemd-timesyncd.service",
-    "keepalived.service", "conntrackd.service",
+    "keepalived.service", "conntrackd.service", "strongswan.service", "xl2tpd.service",
 )  # fmt: skip
 _MASKED = (
     "systemd-networkd.service", "systemd-networkd.socket", "systemd-resolved.service", "systemd-logind.service",

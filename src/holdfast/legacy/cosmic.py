@@ -116,7 +116,7 @@ def _not_taken(overview: Bag, notes: Notes) -> None:
     if isinstance(balancing, dict) and any(balancing.get(name) for name in balancing):
         notes.lost("network_overview", "load balancing: only finished haproxy text is understood")
     if overview.get("vpn"):
-        notes.repair("network_overview", "VPN: none is applied by this version; left out")
+        notes.lost("network_overview", "VPN: it has to be sent again")
     if overview.get("syslog"):
         notes.repair("network_overview", "syslog servers: left out")
 

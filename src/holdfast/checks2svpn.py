@@ -1,0 +1,60 @@
+"""checks2svpn.sh and checkbatchs2svpn.sh: whether site-to-site tunnels are up, as charon itself tells."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from holdfast.answers.checks2svpn import CONNECTED, Found, Tunnel, found, item, tunnels
+from holdfast.scripts import refuse, words
+from holdfast.swanctl import UNIT, peer_of
+from holdfast.texts import is_ipv4
+from holdfast.vici import Vici
+
+_TIMEOUT_S = 5.0
+_LINES = "100"
+
+
+def checks2svpn(argv: Sequence[str], root: Path = Path("/")) -> int:
+    """checks2svpn.sh PEER: a text; 0 up, 11 not up, 1 no such tunnel."""
+    given = words(argv)
+    if len(given) != 1 or not is_ipv4(given[0]):
+        return refuse("checks2svpn.sh PEER   whether the tunnel to this address is up")
+    answer = _look(given, root)[0]
+    sys.stdout.write(f"{answer.text}\n")
+    return answer.code
+
+
+def checkbatchs2svpn(argv: Sequence[str], root: Path = Path("/")) -> int:
+    """checkbatchs2svpn.sh PEER…: an item for each; always 0, since what a failing script prints may be lost."""
+    peers = [peer for word in words(argv) for peer in word.split()]
+    if not all(is_ipv4(peer) for peer in peers):
+        return refuse("checkbatchs2svpn.sh PEER…   which of the tunnels to these addresses are up")
+    for peer, answer in zip(peers, _look(peers, root), strict=True):
+        sys.stdout.write(item(peer, answer))
+    return 0
+
+
+def _look(peers: Sequence[str], root: Path) -> list[Found]:
+    known: list[Tunnel] | None
+    try:
+        with Vici(root, _TIMEOUT_S) as vici:
+            known = tunnels(vici.stream("list-conns", "list-conn"), vici.stream("list-sas", "list-sa"))
+    except OSError:
+        known = None
+    answers = [found(peer, known) for peer in peers]
+    if known and any(answer.code != CONNECTED for answer in answers):
+        down = [one for one in known if one.joined < one.wanted and peer_of(one.name) in peers]
+        log = {one.name: _said(one.name) for one in down}
+        answers = [found(peer, known, log) for peer in peers]
+    return answers
+
+
+def _said(name: str) -> list[str]:
+    """What charon has said of a connection; nothing where the journal cannot be read in time: a reason is an extra."""
+    from holdfast.run import run  # noqa: PLC0415 only where a tunnel is not up
+
+    asked = ["journalctl", "-q", "-o", "cat", "-n", _LINES, f"_SYSTEMD_UNIT={UNIT}", f"IKE_SA_NAME={name}"]
+    try:
+        return run(asked, timeout_s=_TIMEOUT_S).splitlines()
+    except OSError:
+        return []
