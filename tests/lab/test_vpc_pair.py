@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from failover import RUNS
 from pair import ADVERT_S, FAR, VpcPair, vpc_pair
 from streams import Streams
 
@@ -87,7 +88,8 @@ def test_connections_of_all_tiers_live_on_whatever_the_nics_are_called(
     assert pair.says(master) == "BACKUP"
 
 
-def test_a_burst_of_tiers_is_no_election(tell: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("_run", range(RUNS))
+def test_a_burst_of_tiers_is_no_election(tell: Callable[[str], None], _run: int) -> None:
     with vpc_pair("vburst", ()) as pair:
         pair.tier(BURST[0])
         pair.settles()
