@@ -75,7 +75,7 @@ def test_the_key_is_roots_alone_and_there_is_none_without_one() -> None:
 
     assert isinstance(file, File)
     assert file.mode == 0o600
-    assert file.text.splitlines()[1].startswith("ssh-ed25519 AAAA")
+    assert file.text.splitlines()[1].startswith(f"{control.LOGIN} ssh-ed25519 AAAA")
     assert ("File", control.KEYS) not in wanted(ROUTER).state
 
 

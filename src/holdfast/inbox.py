@@ -9,6 +9,8 @@ from holdfast.errors import Rejected
 
 ARCHIVE_FILES = 1000
 ARCHIVE_BYTES = 32 * 1024 * 1024
+NO_MESSAGES = frozenset({"agent.zip", "cloud-scripts.tgz", "patch-sysvms.sh"})
+"""What servers drop here beside messages, up to 100 MB of it (`holdfast.scripts.delivery`)."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
 
 
@@ -39,6 +41,8 @@ class Inbox:
         path = Path(given)
         if path.parent not in (Path(), self.directory, Path("/var/cache/cloud")) or not _NAME.fullmatch(path.name):
             raise Rejected(f"{given!r} names no file in {self.directory}")
+        if path.name in NO_MESSAGES:
+            raise Rejected(f"{path.name}: delivered for patching, and no message")
         return path.name
 
     def waits(self, name: str) -> bool:

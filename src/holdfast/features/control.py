@@ -12,6 +12,8 @@ SSH_PORT = 3922
 SSH = "ssh.service"
 CONFIGURATION = "/etc/ssh/sshd_config.d/holdfast.conf"
 KEYS = "/etc/ssh/holdfast_keys"
+LOGIN = 'command="exec /opt/holdfast/libexec/holdfast-login"'
+"""What this key runs: all that it asks for but the server's own patch, which would unpack another agent over us."""
 
 
 def contribute(_bag: None, router: Router) -> Iterator[Claim]:
@@ -21,7 +23,8 @@ def contribute(_bag: None, router: Router) -> Iterator[Claim]:
     if keys:
         # A file of its own: what the image or an operator lets in stays, so nobody is locked out by a line without a
         # key.  sshd reads it with every login.
-        text = "".join(f"{line}\n" for line in ("# Written by holdfast: the management server's.", *keys))
+        lines = ("# Written by holdfast: the management server's.", *(f"{LOGIN} {each}" for each in keys))
+        text = "".join(f"{line}\n" for line in lines)
         yield Claim("cmdline/authorized_key", File(KEYS, text, mode=0o600))
     if not faces:
         return
@@ -40,7 +43,8 @@ def _configuration(addresses: list[str]) -> str:
         "PermitRootLogin prohibit-password\n",
         "PasswordAuthentication no\n",
         "KbdInteractiveAuthentication no\n",
-        f"AuthorizedKeysFile .ssh/authorized_keys {KEYS}\n",
+        # Ours first: an adopted router has the server's key in both, and the first line that fits says what it runs.
+        f"AuthorizedKeysFile {KEYS} .ssh/authorized_keys\n",
         # Management servers' ssh clients are old: those of 4.6 know these and no newer ones.  Others never choose them.
         "PubkeyAcceptedAlgorithms +ssh-rsa\n",
         "HostKeyAlgorithms +ssh-rsa\n",

@@ -13,6 +13,7 @@ SETTING = "etc/holdfast/template-version"
 """One line that is told instead of the release file's first."""
 RELEASE = "etc/cloudstack-release"
 SIGNATURE = "var/cache/cloud/cloud-scripts-signature"
+DELIVERY = "var/cache/cloud/cloud-scripts.tgz"
 ASKED = "run/holdfast/marks/asked"
 BOOTED = "var/cache/cloud/boot_up_done"
 PATIENCE_S = 60.0
@@ -29,12 +30,25 @@ def get_template_version(argv: Sequence[str], root: Path = Path("/"), patience_s
         if time.monotonic() > until:
             return failed(f"the router is not up after {patience_s:.0f} s")
         time.sleep(_LOOK_S)
+    _take(root)
     try:
         sys.stdout.write(version(root))
     except ValueError as error:
         return failed(error)
     _asked(root)
     return 0
+
+
+def _take(root: Path) -> None:
+    """At a start on KVM the server delivers its scripts and expects the machine to have taken them by now."""
+    if not (root / DELIVERY).exists():
+        return
+    from holdfast.scripts import delivery  # noqa: PLC0415 there is seldom anything to take
+
+    try:
+        delivery.take(root)
+    except (OSError, ValueError) as error:  # the question has its answer all the same: what was told before
+        note("get_template_version.sh", str(error))
 
 
 def _asked(root: Path) -> None:
