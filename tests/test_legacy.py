@@ -12,6 +12,7 @@ import legacy_bags as old
 from fake_machine import FakeMachine
 from holdfast import adopt, agent, config, legacy
 from holdfast.adopt import Adoption
+from holdfast.clearing import Clearing
 from holdfast.errors import Rejected
 from holdfast.intake import Event, Taken, take
 from holdfast.legacy import Found, Legacy, foreign
@@ -312,7 +313,8 @@ class Place:
         marks = self.session.machine.marks
         self.session.machine = self.machine  # type: ignore[assignment]  # a machine in memory
         self.machine.marks = marks
-        monkeypatch.setattr("holdfast.adopt._clearing", lambda _session: _Nothing())
+        self.clearing = _Nothing()
+        monkeypatch.setattr("holdfast.adopt._clearing", lambda _session: self.clearing)
         self.own = root / "etc/cloudstack"
         self.own.mkdir(parents=True)
         for name, text in old.written(bags).items():
@@ -323,8 +325,18 @@ class Place:
 
 
 class _Nothing:
+    up = False
+    held: bool | None = None
+    """Whether the old election was ended, and ours held back with it."""
+
     def prepare(self) -> None:
         pass
+
+    def serves(self, _outer: Any) -> bool:
+        return self.up
+
+    def end_election(self, *, hold: bool) -> None:
+        self.held = hold
 
     def found(self, _ways: Any) -> list[Any]:
         return []
@@ -396,11 +408,38 @@ def test_what_cannot_be_read_stops_it_unless_somebody_insists(place: Place) -> N
     assert (place.own / adopt.KEPT / "firewallrules.json").read_bytes() == b'{"1": {"id"'
 
 
-def test_one_of_a_pair_is_adopted_only_if_somebody_insists(place: Place) -> None:
+def test_the_one_of_a_pair_that_serves_is_adopted_only_if_somebody_insists(place: Place) -> None:
+    of_a_pair(place)
+    place.clearing.up = True
+    with pytest.raises(Rejected, match="adopt the other one first"):
+        place.adopt()
+    assert place.clearing.held is None
+    done = place.adopt(force=True)
+    assert (done.code, place.clearing.held) == (0, False)
+    assert adopt.HELD not in done.answer.warnings
+
+
+def test_the_other_one_is_adopted_and_holds_itself_back(place: Place) -> None:
+    of_a_pair(place)
+    assert (place.adopt(dry=True).reason, place.clearing.held) == ("", None)
+    done = place.adopt()
+    assert (done.code, place.clearing.held) == (0, True)
+    assert f"warning: {adopt.HELD}" in adopt.lines(done)
+
+
+@pytest.mark.parametrize(("flags", "serves"), [("0x1003\n", True), ("0x1002\n", False), (None, False)])
+def test_who_serves_has_an_outer_link_up(tmp_path: Path, flags: str | None, serves: bool) -> None:  # noqa: FBT001 a case
+    link = tmp_path / "sys/class/net/eth2"
+    link.mkdir(parents=True)
+    if flags:
+        (link / "flags").write_text(flags)
+    clearing = Clearing(tmp_path, tmp_path / "kept", services=False, whole=False)
+    assert clearing.serves(["eth2", "eth9"]) is serves
+
+
+def of_a_pair(place: Place) -> None:
     line = place.own / "cmdline.json"
     line.write_text(line.read_text().replace('"redundant_router": "false"', '"redundant_router": "true"'))
-    with pytest.raises(Rejected, match="one of a pair"):
-        place.adopt()
 
 
 def test_a_place_without_bags_is_told_so(place: Place) -> None:

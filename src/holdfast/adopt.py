@@ -5,7 +5,7 @@ store is whole.  Either way the old ones lie in `legacy/` beside it, and `adopt`
 """
 
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ UNFINISHED = "unfinished"
 PLACES = ("etc/cloudstack", "etc/cosmic/router")
 """Where CloudStack's and cosmic's agents keep their bags."""
 SHOWN = 40
+HELD = (
+    "keepalived is held back for half an hour: adopt the other router with --force, then run here: "
+    "/opt/cloud/bin/manage_service.sh start keepalived"
+)
+"""What is left to do where one of a pair that does not serve was adopted."""
 _CARRIES_TRAFFIC = (Ruleset, Elements, PolicyRule, Route)
 
 
@@ -54,8 +59,8 @@ class Adoption(Struct, frozen=True):
 def adopt(session: Session, *, dry: bool = False, force: bool = False, disk: Disk | None = None) -> Adoption:
     """Take the router over, or with `dry` say what would be done.
 
-    `force`: also where bags cannot be read, and where the router is one of a pair.  Rejected if there is nothing to
-    adopt, or if adopting would take something away that nobody could read; nothing was touched then.
+    `force`: also where bags cannot be read, and where the router is the one of a pair that serves.  Rejected if there
+    is nothing to adopt, or if adopting would take something away that nobody could read; nothing was touched then.
     """
     with locked(session.lock):
         config, number = agent.current(session.store)
@@ -84,7 +89,9 @@ def _take(session: Session, config: Config, *, dry: bool, force: bool, disk: Dis
     events = [Event(name, msgspec.json.encode(message)) for name, message in read.messages]
     done = Adoption(read=tuple(legacy.counts(read)), repaired=read.repaired, unread=read.unread)
     taken = take(config, events, session.machine.facts())
-    why = _objection(read, taken.config)
+    redundant = taken.config["cmdline"].redundant
+    serves = redundant and _serves(session, taken.config)
+    why = _objection(read, taken.config, serves=serves)
     if dry:
         seen = agent.outlook(events, session.store, session.machine)
         changes = tuple(report.changes_text(seen.changes, seen.wanted))
@@ -95,27 +102,41 @@ def _take(session: Session, config: Config, *, dry: bool, force: bool, disk: Dis
     if not taken.config["cmdline"].type or (why and not force):
         raise Rejected("; ".join([why or "no boot line", *read.unread, *taken.refused]))
     _keep(session, disk)
-    return replace(done, answer=_converge(session, events))
+    if not redundant:
+        return replace(done, answer=_converge(session, events))
+    answer = _converge(session, events, lambda: _clearing(session).end_election(hold=not serves))
+    return replace(done, answer=answer if serves else replace(answer, warnings=(*answer.warnings, HELD)))
 
 
-def _converge(session: Session, events: Sequence[Event]) -> Answer:
-    """As at boot: what can be applied is applied, and nothing is rolled back; there is nothing to go back to."""
+def _serves(session: Session, config: Config) -> bool:
+    """Whether a router of a pair, still as the old agent has configured it, is the one that serves."""
+    router = Router(config, session.machine.facts())
+    return _clearing(session).serves(face.device for face in router.of("public"))
+
+
+def _converge(session: Session, events: Sequence[Event], first: Callable[[], None] = lambda: None) -> Answer:
+    """As at boot: what can be applied is applied, and nothing is rolled back; there is nothing to go back to.
+
+    `first` comes at the last moment before anything changes.
+    """
     try:
         _clearing(session).prepare()
+        first()
     except OSError as error:
         raise Failed(f"nothing was changed: {error}") from error
     return agent.handle(events, session.store, session.machine, cause=CAUSE, booting=True)
 
 
-def _objection(read: Legacy, config: Config) -> str:
+def _objection(read: Legacy, config: Config, *, serves: bool) -> str:
     """Why nothing should be done unless somebody insists; empty if there is no reason."""
     if not config["cmdline"].type:
         return "without a boot line nobody knows what kind of router this is"
     if read.unread:
         return f"{len(read.unread)} things cannot be read, and adopting without them would take them away (--force)"
-    if config["cmdline"].redundant:
+    if serves:
         return (
-            "one of a pair: the old keepalived and ours do not hear each other; stop the other router first (--force)"
+            "this router of a pair serves, and the old keepalived does not hear ours: "
+            "adopt the other one first, which holds itself back then, and this one after it (--force)"
         )
     return ""
 
@@ -204,11 +225,12 @@ def _clear(session: Session, done: Adoption) -> Adoption:
     config, number = agent.current(session.store)
     if not number or not config["cmdline"].type:
         return replace(done, faults=("nothing of ours is in force, so theirs stays",))
-    seen = agent.outlook([], session.store, session.machine)
-    missing = [change for change in seen.changes if isinstance(change.resource, _CARRIES_TRAFFIC) and change.after]
+    missing = _missing(session)
+    if missing:  # a peer that was heard just now is let in by other rules
+        _converge(session, [])
+        missing = _missing(session)
     if missing:
-        lines = report.changes_text(missing, seen.wanted)
-        return replace(done, faults=("our rules are not in force, so theirs stay", *lines))
+        return replace(done, faults=("our rules are not in force, so theirs stay", *missing))
     router = Router(config, session.machine.facts())
     ways = {face.device: router.ways[face.nic] for face in router.interfaces if face.device and face.nic in router.ways}
     cleared: list[str] = []
@@ -217,6 +239,13 @@ def _clear(session: Session, done: Adoption) -> Adoption:
         trouble = _gone(left)
         (faults if trouble else cleared).append(f"{left.what}{trouble and f': {trouble}'}")
     return replace(done, cleared=tuple(cleared), faults=tuple(faults))
+
+
+def _missing(session: Session) -> list[str]:
+    """What of ours that carries traffic is not in force, as lines to read."""
+    seen = agent.outlook([], session.store, session.machine)
+    missing = [change for change in seen.changes if isinstance(change.resource, _CARRIES_TRAFFIC) and change.after]
+    return report.changes_text(missing, seen.wanted)
 
 
 def _gone(left: Leftover) -> str:

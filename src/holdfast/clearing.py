@@ -3,18 +3,19 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from holdfast import whole
+from holdfast import whole, wishes
 from holdfast.drivers.file import make_directories
 from holdfast.legacy import foreign
 from holdfast.run import CommandFailed
 from holdfast.run import run as run_program
 
+_IFF_UP = 1
 _XT = (("proc/net/ip_tables_names", "iptables"), ("proc/net/ip6_tables_names", "ip6tables"))
 _ACCEPTING: Mapping[str, tuple[str, ...]] = {
     "filter": ("INPUT", "FORWARD", "OUTPUT"),
@@ -49,6 +50,22 @@ class Clearing:
     def prepare(self) -> None:
         """Let both agents' rules be in force together; OSError if that cannot be, and nothing has changed then."""
         self.run(["nft", "-f", "-"], foreign.overlap())
+
+    def serves(self, outer: Iterable[str]) -> bool:
+        """Whether one of a pair serves: who does not keeps its outer links down, in every version."""
+        flags = [self.root / "sys/class/net" / device / "flags" for device in outer]
+        return any(int(path.read_text(), 16) & _IFF_UP for path in flags if path.is_file())
+
+    def end_election(self, *, hold: bool) -> None:
+        """Stop the old keepalived: it dies of our text, and would not hear ours.  With `hold` ours does not start
+        either, until `manage_service.sh start keepalived`, a reboot or half an hour.  OSError if systemd would not.
+        """
+        if not self.services:
+            return
+        if hold:
+            wishes.wish_stopped(self.root, "keepalived")
+        else:
+            self._systemctl("stop", "--", wishes.SERVICES["keepalived"])
 
     def found(self, ways: Mapping[str, int]) -> list[Leftover]:
         """Everything there is, in the order in which it has to go; `ways` are our way-back marks by device.
