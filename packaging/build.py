@@ -130,7 +130,7 @@ def _system() -> Iterator[tuple[str, File]]:
 
 
 def _units() -> list[Path]:
-    kinds = ("service", "socket", "path", "timer")
+    kinds = ("service", "socket", "path", "timer", "mount")
     return sorted(path for path in SYSTEM.iterdir() if path.suffix[1:] in kinds and path.is_file())
 
 

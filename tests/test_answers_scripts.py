@@ -16,7 +16,7 @@ from holdfast.answers.diagnostics import command, parts
 from holdfast.answers.get_diagnostics_files import may_read, wanted
 from holdfast.answers.get_router_alerts import alerts as told
 from holdfast.answers.get_template_version import versions
-from holdfast.scripts import diagnostics, files, router_alerts, small, version
+from holdfast.scripts import cks_iso, diagnostics, files, router_alerts, small, version
 
 RELEASE = "Cloudstack Release 4.22.0 Fri Oct 24 10:11:12 UTC 2025"
 MD5 = "d41d8cd98f00b204e9800998ecf8427e"
@@ -373,15 +373,23 @@ def test_what_means_nothing_does_nothing(run: Run) -> None:
     assert run(small.bumpup_priority, ["null"]) == (0, "")
 
 
-def test_what_cannot_be_is_refused_in_words(run: Run, router: Path) -> None:
+def test_what_cannot_be_is_refused_in_words(run: Run) -> None:
     for script in (small.prepare_pxe, small.baremetal_snat):
         code, text = run(script, ["a", "b"])
         assert code == 1
         assert "baremetal" in text
-    code, text = run(small.cks_iso, ["true"], router)
-    assert (code, "not mounted" in text) == (1, True)
-    assert run(small.cks_iso, ["false"], router) == (0, "")
-    assert run(small.cks_iso, ["maybe"], router)[0] == 2
+
+
+def test_a_router_without_a_drive_serves_no_iso(run: Run, router: Path) -> None:
+    code, text = run(cks_iso.cks_iso, ["true"], router)
+    assert (code, "there is no drive" in text) == (1, True)
+    (router / "dev").mkdir()
+    (router / "dev/cdrom").write_bytes(b"a file is no drive")
+    assert run(cks_iso.cks_iso, ["true"], router) == (code, text)
+    assert run(cks_iso.cks_iso, ["false"], router) == (0, "")
+    assert run(cks_iso.cks_iso, ["false"], router) == (0, "")
+    assert run(cks_iso.cks_iso, ["maybe"], router)[0] == 2
+    assert run(cks_iso.cks_iso, ["true", "false"], router)[0] == 2
 
 
 def test_scripts_that_are_there_are_named(run: Run, router: Path) -> None:

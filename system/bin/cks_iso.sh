@@ -7,6 +7,6 @@ import sys
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
 from holdfast.calls import called
-from holdfast.scripts.small import cks_iso
+from holdfast.scripts.cks_iso import cks_iso
 
 sys.exit(called("cks_iso.sh", cks_iso, sys.argv[1:]))

@@ -12,8 +12,8 @@ import java_reader
 from holdfast.lab.process import Result
 
 RELEASE = "Cloudstack Release 4.22.0 Fri Oct 24 10:11:12 UTC 2025"
-REFUSED: dict[tuple[str, ...], str] = {("cks_iso.sh", "true"): "serves no files to guests"}
-"""Calls that this release refuses, and what it says."""
+REFUSED: dict[tuple[str, ...], str] = {("cks_iso.sh", "true"): "there is no drive"}
+"""Calls that fail on a router of the lab, and what it says: it has no drive for discs."""
 
 SECRETS = (
     "Xk9%$", "fnirq_cnffjbeq", "p@ss word", "resetPw1!", "s3cr3t-A", "Tm4hZ7qPpsk24", "AdMiN123", "ksPassw0rd", "pw1",

@@ -37,7 +37,7 @@ VPC_PUBLIC, VPC_APP = "1e:00:8f:00:05:11", "02:00:6e:02:00:14"
 INSIDE = "192.0.2.10"
 _OPENED = re.compile(r"203\.0\.113\.11 \. 6 \. 0\.0\.0\.0/0 \. (7\d\d\d)")
 REFUSED = {
-    "cks_iso.sh": "no files are served to guests",
+    "cks_iso.sh": "there is no drive",
     "keystore-cert-import": "the recording has words that stand for certificates",
 }
 """Scripts of the stories that may fail, and why."""

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ports = Ports(sockets.get(HTTP), sockets.get(HTTPS), sockets.get(PASSWORDS))
     if not any(ports):
         parser.error("no socket from systemd and none named")
-    asyncio.run(serve(ports, Settings(options.view, options.state, options.certificate)))
+    asyncio.run(serve(ports, Settings(options.view, options.state, options.certificate, disc=options.disc)))
     return 0
 
 
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--view", type=Path, default=defaults.view, metavar="PATH", help="what guests are to be told")
     parser.add_argument("--state", type=Path, default=defaults.state, metavar="DIR", help="receipts, own certificate")
     parser.add_argument("--certificate", type=Path, default=defaults.certificate, metavar="PATH", help="key and chain")
+    parser.add_argument("--disc", type=Path, default=defaults.disc, metavar="DIR", help="mounted disc to be served")
     return parser
 
 

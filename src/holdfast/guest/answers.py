@@ -2,12 +2,13 @@
 
 import re
 from base64 import b64decode
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Iterable
+from typing import NamedTuple, Protocol
 from urllib.parse import quote, unquote_to_bytes
 
 from msgspec import Struct
 
+from holdfast.guest import index
 from holdfast.receipts import Event, Receipts
 
 TEXT = "text/plain; charset=utf-8"
@@ -43,14 +44,34 @@ class Request(NamedTuple):
     headers: Iterable[tuple[bytes, bytes]] = ()
 
 
+class Content(Protocol):
+    """A body that is too large to be held: how many bytes, and those bytes in pieces."""
+
+    @property
+    def length(self) -> int: ...  # noqa: D102 the class says it
+
+    def pieces(self) -> AsyncIterator[bytes]: ...  # noqa: D102 the class says it
+
+    def check(self) -> None:
+        """OSError if there will be no more pieces; asked while one is on its way."""
+
+    def close(self) -> None:
+        """No more pieces are wanted."""
+
+
 class Answer(NamedTuple):
-    """A response, and the event that has to be written down before it is sent."""
+    """A response, and the event that has to be written down before it is sent.
+
+    `headers`: lines beside those that every response has; `content`, closed by who receives it, stands for `body`.
+    """
 
     status: int
     body: bytes
     kind: str = TEXT
     event: Event | None = None
     serial: int = 0
+    headers: tuple[str, ...] = ()
+    content: Content | None = None
 
 
 NOT_FOUND = Answer(404, b"not found\n")
@@ -66,7 +87,7 @@ def metadata(caller: Caller, guest: Guest | None, request: Request) -> Answer:
         return NOT_ALLOWED
     if guest is None or caller.local not in guest.at:
         return NOT_FOUND
-    path = _path(request.target)
+    path = path_of(request.target)
     own = b"/" + caller.peer.encode() + b"/"
     if path.startswith(b"/latest/"):
         return _latest(guest, path.removeprefix(b"/latest/"))
@@ -76,6 +97,12 @@ def metadata(caller: Caller, guest: Guest | None, request: Request) -> Answer:
     if path.startswith(b"/userdata" + own) and _is(path.removeprefix(b"/userdata" + own), b"user-data"):
         return _user_data(guest)
     return NOT_FOUND
+
+
+def about_disc(caller: Caller, guest: Guest | None, request: Request) -> bool:
+    """Whether this is for `files` to answer: a guest of ours wants to read the served disc."""
+    ours = guest is not None and caller.local in guest.at
+    return ours and request.method in (b"GET", b"HEAD") and index.place(path_of(request.target)) is not None
 
 
 def password(caller: Caller, guest: Guest | None, receipts: Receipts, request: Request) -> Answer:
@@ -98,7 +125,7 @@ def password(caller: Caller, guest: Guest | None, receipts: Receipts, request: R
     return SAVED
 
 
-def _path(target: bytes) -> bytes:
+def path_of(target: bytes) -> bytes:
     """The path of a target, also of one in absolute form; queries mean nothing."""
     origin = _ORIGIN.match(target)
     return re.split(rb"[?#]", target[origin.end() :] if origin else target, maxsplit=1)[0]

@@ -75,10 +75,10 @@ class Doors:
     async def _serve(self, connection: socket.socket, peer: str, respond: Respond, tls: SSLContext | None) -> None:
         writer = None
         try:
-            async with asyncio.timeout(self._limits.exchange_s):
+            async with asyncio.timeout(self._limits.exchange_s) as limit:
                 caller = Caller(peer, connection.getsockname()[0])
                 reader, writer = await self._streams(connection, tls)
-                await converse(reader, writer, lambda request: respond(caller, request))
+                await converse(reader, writer, lambda request: respond(caller, request), partial(self._goes_on, limit))
                 writer.close()
                 await writer.wait_closed()
         except (OSError, TimeoutError):
@@ -90,6 +90,10 @@ class Doors:
                 writer.transport.abort()
             else:
                 connection.close()
+
+    def _goes_on(self, limit: asyncio.Timeout) -> None:
+        """A large answer may take long, as long as it is taken."""
+        limit.reschedule(asyncio.get_running_loop().time() + self._limits.exchange_s)
 
     async def _streams(
         self, connection: socket.socket, tls: SSLContext | None

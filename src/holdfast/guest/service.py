@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from holdfast import receipts as receipts_format
-from holdfast.guest import answers, tls, view
+from holdfast.guest import answers, files, tls, view
 from holdfast.guest.answers import UNAVAILABLE, Answer, Caller, Request
 from holdfast.guest.doors import Doors, Limits, nameless
 from holdfast.guest.receipts_file import ReceiptsFile
@@ -28,6 +28,7 @@ class Settings(NamedTuple):
     state: Path = STATE
     certificate: Path = tls.GIVEN
     limits: Limits = Limits()
+    disc: Path = files.ROOT
 
 
 class Ports(NamedTuple):
@@ -44,10 +45,14 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self._view = view.View(settings.view)
         self._receipts = ReceiptsFile(settings.state / Path(receipts_format.PATH).name)
+        self._files = files.Files(settings.disc)
 
     async def metadata(self, caller: Caller, request: Request) -> Answer:
         """Answer on the ports for metadata."""
-        return answers.metadata(caller, self._view.guest(caller.peer), request)
+        guest = self._view.guest(caller.peer)
+        if answers.about_disc(caller, guest, request):
+            return await self._files.answer(request)
+        return answers.metadata(caller, guest, request)
 
     async def password(self, caller: Caller, request: Request) -> Answer:
         """Answer on the port for passwords; what the answer claims is written down by then."""
@@ -78,6 +83,7 @@ class Service:
 
     def close(self) -> None:
         """Wait for what is being written."""
+        self._files.close()
         self._receipts.close()
 
 

@@ -146,7 +146,7 @@ def _system_files() -> Iterator[tuple[Path, Path]]:
             yield (Path("usr/local/bin") if source.name == "holdfast" else Path("opt/cloud/bin")) / source.name, source
     for source in (_SYSTEM / "libexec").glob("*"):
         yield Path("opt/holdfast/libexec") / source.name, source
-    for kind in ("service", "path", "timer", "socket"):
+    for kind in ("service", "path", "timer", "socket", "mount"):
         for source in _SYSTEM.glob(f"*.{kind}"):
             yield Path("etc/systemd/system") / source.name, source
     for source in _SYSTEM.glob("*.d/*.conf"):

@@ -1,6 +1,5 @@
 """Scripts that have nothing to do here, or that a router of this kind cannot do, and say so."""
 
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -9,7 +8,6 @@ from pathlib import Path
 from holdfast.scripts import failed, refuse, words
 
 _PATCHED = re.compile(r"/opt/cloud/bin/[A-Za-z0-9_.-]{1,60}", re.ASCII)
-ISO = "var/www/html/cks-iso"
 
 
 def bumpup_priority(argv: Sequence[str]) -> int:
@@ -34,20 +32,3 @@ def prepare_pxe(_argv: Sequence[str]) -> int:
 def baremetal_snat(_argv: Sequence[str]) -> int:
     """baremetal_snat.sh: refused."""
     return failed("this router serves no baremetal hosts: nothing is translated for them")
-
-
-def cks_iso(argv: Sequence[str], root: Path = Path("/")) -> int:
-    """cks_iso.sh true|false: there is no web root to put an ISO under, so `true` is refused; `false` leaves none."""
-    if list(argv) == ["true"]:
-        return failed("this release serves no files to guests: the ISO was not mounted")
-    if list(argv) != ["false"]:
-        return refuse("cks_iso.sh true|false   whether guests are served the Kubernetes ISO")
-    if not os.path.ismount(root / ISO):
-        return 0
-    from holdfast.run import run  # noqa: PLC0415 for a mount that another agent left
-
-    try:
-        run(["umount", "--", str(root / ISO)])
-    except OSError as error:
-        return failed(error)
-    return 0
