@@ -16,7 +16,7 @@ from test_boot import started as started  # noqa: PLC0414 a fixture
 
 import java_reader
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.appliance]
 
 PATCH = "/var/cache/cloud/patch-sysvms.sh"
 DELIVERED = ("agent.zip", "cloud-scripts.tgz", "patch-sysvms.sh")

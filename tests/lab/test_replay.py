@@ -20,7 +20,7 @@ def made() -> Iterator[Site]:
         yield made
 
 
-@pytest.mark.parametrize("version", ["4.22", "4.6.1"])
+@pytest.mark.parametrize("version", ["4.22", pytest.param("4.6.1", marks=pytest.mark.appliance)])
 def test_every_step_of_an_isolated_network_leaves_nothing_to_do_and_a_reboot_changes_nothing(
     made: Site, version: str
 ) -> None:

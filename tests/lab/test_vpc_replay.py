@@ -71,7 +71,7 @@ def without_keys(state: dict[str, Any]) -> dict[str, Any]:
     return state | {"files": state["files"] | {VIEW: (mode, json.dumps(view))}}
 
 
-@pytest.mark.parametrize("version", ["4.22", "4.6.1"])
+@pytest.mark.parametrize("version", ["4.22", pytest.param("4.6.1", marks=pytest.mark.appliance)])
 def test_every_step_of_a_vpc_leaves_nothing_to_do_and_a_restart_with_other_numbers_changes_nothing(
     made: Site, version: str
 ) -> None:
