@@ -190,15 +190,18 @@ def _enable(unit: Path) -> None:
 
 
 def _prune(installs: Path) -> None:
-    """Forget layers of older sources that no router stands on."""
-    mounted = Path("/proc/self/mountinfo").read_text()
-    layers = sorted((p for p in installs.iterdir() if p.is_dir() and p.name[0] != "."), key=lambda p: p.stat().st_mtime)
-    for layer in layers[:-_KEPT_INSTALLS]:
-        # One that was asked for just now may be about to be mounted.
-        if str(layer) not in mounted and time.time() - layer.stat().st_mtime > _KEPT_S:
-            with contextlib.suppress(OSError):
-                shutil.rmtree(layer)
-            (installs / f".{layer.name}.lock").unlink(missing_ok=True)
+    """Forget layers of older sources that no router stands on; one at a time, since tests start side by side."""
+    with (installs / ".prune.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        mounted = Path("/proc/self/mountinfo").read_text()
+        layers = [path for path in installs.iterdir() if path.is_dir() and path.name[0] != "."]
+        layers.sort(key=lambda path: path.stat().st_mtime)
+        for layer in layers[:-_KEPT_INSTALLS]:
+            # One that was asked for just now may be about to be mounted.
+            if str(layer) not in mounted and time.time() - layer.stat().st_mtime > _KEPT_S:
+                with contextlib.suppress(OSError):
+                    shutil.rmtree(layer)
+                (installs / f".{layer.name}.lock").unlink(missing_ok=True)
 
 
 def _say(line: str) -> None:
