@@ -44,7 +44,7 @@ lab: setup  ## the tests that build routers out of namespaces (root)
 	@$(PYTEST) -m "lab and not soak and alone and not pair and not appliance"
 
 .PHONY: appliance
-appliance: setup imaging  ## whole stories: the demo, packages, upgrades, adoption of other machines (root)
+appliance: setup  ## whole stories: the demo, packages, upgrades, adoption of other machines (root)
 	@$(PYTEST) -m "appliance and not soak"
 
 .PHONY: soak

@@ -17,7 +17,8 @@ from holdfast.lab.lab import Lab
 from holdfast.lab.sentence import eventually
 from holdfast.lab.world import World
 
-pytestmark = [pytest.mark.lab, pytest.mark.appliance]
+# A processor that is only imitated takes its time.
+pytestmark = [pytest.mark.lab, pytest.mark.soak]
 
 ROOT = Path(__file__).resolve().parents[2]
 CUTS = 5 if os.environ.get("HOLDFAST_SOAK") == "1" else 1
