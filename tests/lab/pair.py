@@ -147,7 +147,8 @@ class Pair(ABC):
         process that holds the addresses ends with its parent: it takes them away and says so.  What tells is the
         agent, which has followed that word by then: the time is a little late.
         """
-        argv = ["journalctl", "--no-pager", "--quiet", "--boot=0", "--output=short-unix", "--unit=holdfast-agent"]
+        argv = ["journalctl", "--no-pager", "--quiet", "--boot=0", "--output=short-unix"]
+        argv += ["--unit=holdfast-agent", "--unit=holdfast-role"]  # the watchdog may have ended the agent as well
         lines = router.shell(argv).text.splitlines()
         followed = [float(line.split()[0]) for line in lines if "holdfast: role BACKUP: " in line]
         words = [entry.at for entry in self.entered(router) if entry.word == "BACKUP"]
