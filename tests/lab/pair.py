@@ -144,15 +144,13 @@ class Pair(ABC):
         """When a router that served gave it up, by keepalived's word: entering another state, or at its own end.
 
         systemd's clock goes on while a router stands still.  Where its watchdog is quicker than the peer's advert, the
-        process that holds the addresses ends with its parent: it takes them away and says so.  What tells is the
-        agent, which has followed that word by then: the time is a little late.
+        process that holds the addresses ends with its parent and takes them away; systemd says when both have ended.
         """
-        argv = ["journalctl", "--no-pager", "--quiet", "--boot=0", "--output=short-unix"]
-        argv += ["--unit=holdfast-agent", "--unit=holdfast-role"]  # the watchdog may have ended the agent as well
+        argv = ["journalctl", "--no-pager", "--quiet", "--boot=0", "--output=short-unix", "--unit=keepalived"]
         lines = router.shell(argv).text.splitlines()
-        followed = [float(line.split()[0]) for line in lines if "holdfast: role BACKUP: " in line]
+        ended = [float(line.split()[0]) for line in lines if "Failed with result 'watchdog'" in line]
         words = [entry.at for entry in self.entered(router) if entry.word == "BACKUP"]
-        return min((at for at in (*words, *followed) if at >= since), default=None)
+        return min((at for at in (*words, *ended) if at >= since), default=None)
 
     def elections(self) -> int:
         """How many states were entered by both since their boots."""
