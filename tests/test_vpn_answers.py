@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.answers.checks2svpn import Found, Tunnel, found, item, reason, tunnels
-from holdfast.checks2svpn import checkbatchs2svpn, checks2svpn
+from holdfast.scripts.checks2svpn import checkbatchs2svpn, checks2svpn
 from holdfast.vici import Refused, Vici, decode, encode
 
 NAME, PEER = "vpn-203_0_113_7-198_51_100_9", "198.51.100.9"

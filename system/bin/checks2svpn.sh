@@ -7,6 +7,6 @@ import sys
 sys.path.insert(0, os.path.realpath("/opt/holdfast/lib"))
 
 from holdfast.calls import called
-from holdfast.checks2svpn import checks2svpn
+from holdfast.scripts.checks2svpn import checks2svpn
 
 sys.exit(called("checks2svpn.sh", checks2svpn, sys.argv[1:]))
