@@ -13,6 +13,10 @@ AGAIN_S = 5.0
 """How soon it does so again where the peer has heard of too few; 100,000 connections take 2 s."""
 REFILL_S = 300.0
 """How soon a backup forgets again what it holds and asks for all anew."""
+_NETFILTER = 12
+"""NETLINK_NETFILTER of linux/netlink.h."""
+_CONNECTIONS = 0b111
+"""Groups NFNLGRP_CONNTRACK_NEW, _UPDATE and _DESTROY of linux/netfilter/nfnetlink.h."""
 _TEXT = Template(f"""\
 # Written by holdfast: the same whoever serves.
 Sync {{
@@ -45,6 +49,8 @@ General {{
     }}
     NetlinkBufferSize 8388608
     NetlinkBufferSizeMaxGrowth 33554432
+    # By itself it would do so whatever the role: a backup would tell its peer to put up each connection anew.
+    NetlinkOverrunResync no
     Filter From Userspace {{
         Protocol Accept {{
             TCP
@@ -85,6 +91,16 @@ def refill_due(own: int, peer: int, since_s: float) -> bool:
     forget all and ask anew.  Numbers as for `resync_due`.
     """
     return since_s >= REFILL_S and own > _about(peer)
+
+
+def unheard(table: str) -> int:
+    """Return how many events of connections the kernel could not hand over, since its listeners' buffers were full.
+
+    `table`: what `/proc/net/netlink` says; of its columns the second is the protocol, the fourth the groups that are
+    listened to, in hexadecimal, and the ninth the count.
+    """
+    rows = (line.split() for line in table.splitlines()[1:])
+    return sum(int(row[8]) for row in rows if int(row[1]) == _NETFILTER and int(row[3], 16) & _CONNECTIONS)
 
 
 def _about(count: int) -> int:

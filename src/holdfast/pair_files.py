@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from holdfast import pairing, receipts, role_report, whole
+from holdfast import conntrackd, pairing, receipts, role_report, whole
 from holdfast.peer import HIGHEST_TERM, Pair
 
 BY = "run/holdfast/role.by"
@@ -21,6 +21,7 @@ UNABLE = "run/holdfast/unable"
 PEER_TERM = "peer_term"
 THERE = "var/lib/holdfast/peer-acknowledged.json"
 FLOWS = Path("/proc/sys/net/netfilter/nf_conntrack_count")
+LISTENERS = Path("/proc/net/netlink")
 
 
 class Own(NamedTuple):
@@ -89,6 +90,14 @@ def _document(path: Path) -> dict[str, Any]:
 def flows() -> int:
     """How many connections the kernel knows; 0 where it does not count them."""
     return int(_seconds(_text(FLOWS)))
+
+
+def unheard() -> int:
+    """How many events of connections nobody heard, see `conntrackd.unheard`; 0 where the kernel does not tell."""
+    try:
+        return conntrackd.unheard(LISTENERS.read_text("ascii"))
+    except OSError:
+        return 0
 
 
 @contextmanager

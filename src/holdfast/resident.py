@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from holdfast import alerts, answer, requests
 from holdfast.cli import COMMANDS, DONE, followed, guarded
-from holdfast.drivers.handover import TO_FORGET, TO_TELL_AGAIN, ask
+from holdfast.drivers.handover import TO_FORGET, TO_SERVE, TO_TELL_AGAIN, ask
 from holdfast.ears import Ear, Wish
-from holdfast.ears.connections import REFILL, TELL, Connections
+from holdfast.ears.connections import MISSED, REFILL, TELL, Connections
 from holdfast.ears.hello import PeerEar
 from holdfast.ears.links import Links
 from holdfast.ears.timer import Timer
@@ -258,8 +258,8 @@ def main(root: Path) -> int:
     return 0
 
 
-ERRANDS = {TELL: TO_TELL_AGAIN, REFILL: TO_FORGET}
-"""What is asked of conntrackd alone."""
+ERRANDS = {TELL: ("MASTER", TO_TELL_AGAIN), MISSED: ("MASTER", TO_SERVE), REFILL: ("BACKUP", TO_FORGET)}
+"""What is asked of conntrackd alone, and in which role: meanwhile it may be another."""
 
 
 def _ask(cause: str, wanted: Sequence[Sequence[str]]) -> None:
@@ -279,8 +279,8 @@ def heed(root: Path, causes: Sequence[str]) -> int:
         return int(given.code)
 
     def converge() -> int:
-        for cause, wanted in ERRANDS.items():
-            if cause in causes:
+        for cause, (role, wanted) in ERRANDS.items():
+            if cause in causes and word(root) == role:
                 _ask(cause, wanted)
         others = "; ".join(cause for cause in causes if cause != ROLE and cause not in ERRANDS)
         moved = (root / MOVED).exists()

@@ -170,25 +170,50 @@ def test_with_the_agent_it_is_as_quick(pair: IsolatedPair, tell: Callable[[str],
     measured(pair, tell, "with the agent", converges=True)
 
 
-@pytest.mark.parametrize("entries", SIZES)
-def test_it_is_as_quick_with_many_connections(entries: int, pair: IsolatedPair, tell: Callable[[str], None]) -> None:
-    # Guests' own: those with an address of the routers' are nobody else's business.
+def fill(master: Router, entries: int) -> None:
+    """Connections of guests', in a burst: those with an address of the routers' would be nobody else's business."""
     lines = "".join(
         f"-A -p tcp --state ESTABLISHED -t 3600 -s 10.70.1.{50 + n % 100} -d 192.0.{n // 50_000}.7 "
         f"--sport {1024 + n % 50_000} --dport 443 -u ASSURED,SEEN_REPLY --src-nat 203.0.113.70:{1024 + n % 50_000}\n"
         for n in range(entries)
     )
-    master, backup = pair.master, pair.backup
     master.write(ENTRIES, lines)
     assert master.shell(["conntrack", "-R", ENTRIES]).code == 0
 
-    def held(router: Router) -> int:
-        return int(router.read("/proc/sys/net/netfilter/nf_conntrack_count"))
 
+def held(router: Router) -> int:
+    return int(router.read("/proc/sys/net/netfilter/nf_conntrack_count"))
+
+
+@pytest.mark.parametrize("entries", SIZES)
+def test_it_is_as_quick_with_many_connections(entries: int, pair: IsolatedPair, tell: Callable[[str], None]) -> None:
+    master, backup = pair.master, pair.backup
+    fill(master, entries)
     backup.eventually(lambda: held(backup) >= entries, f"holds {entries} connections", 30)
     try:
         measured(pair, tell, f"{entries} connections", converges=True)
         assert min(map(held, pair.routers)) >= entries, "none of them was lost on the way"
+    finally:
+        for router in pair.routers:
+            router.shell(["conntrack", "-F"])
+
+
+def test_what_conntrackd_cannot_hear_in_a_burst_the_peer_has_soon_after(
+    pair: IsolatedPair, tell: Callable[[str], None]
+) -> None:
+    master, backup = pair.master, pair.backup
+    entries = 100_000  # far more than its socket holds
+    deaf = processes(master, "conntrackd.service")[0]
+    try:
+        master.shell(["kill", "-STOP", deaf])
+        try:
+            fill(master, entries)
+        finally:
+            master.shell(["kill", "-CONT", deaf])
+        began = time.monotonic()
+        assert held(backup) < entries
+        backup.eventually(lambda: held(backup) >= entries, f"holds {entries} connections", 5 * SLACK)
+        tell(f"{entries} connections in a burst, not heard: the peer has them after {time.monotonic() - began:.1f} s")
     finally:
         for router in pair.routers:
             router.shell(["conntrack", "-F"])
