@@ -73,7 +73,12 @@ class Router:
             self.container.format()
 
     def stun(self) -> None:
-        """Stop it amid everything, as a hypervisor that pauses it: silent, its cables in; `wake` ends it."""
+        """Stop it amid everything, as a hypervisor that pauses it: silent, its cables in; `wake` ends it.
+
+        Such a machine's clock stands still as well.  That can't be had here, so nothing may notice that time has
+        passed: systemd's watchdogs, which would, are off meanwhile.
+        """
+        self._watchdogs(on=False)
         self.place.switch.block(list(self.ports.values()), blocked=True)
         self.container.freeze()
 
@@ -81,6 +86,8 @@ class Router:
         """Let it go on where it was stunned; it does not know that time has passed."""
         self.container.thaw()
         self.place.switch.block(list(self.ports.values()), blocked=False)
+        # systemd takes what fell due meanwhile before it takes this word.
+        self._watchdogs(on=True)
 
     def hang(self) -> None:
         """Stop all its processes where they are; its kernel goes on: it forwards and answers.  `resume` ends it."""
@@ -89,6 +96,11 @@ class Router:
     def resume(self) -> None:
         """Let its processes go on."""
         self.container.thaw()
+
+    def _watchdogs(self, *, on: bool) -> None:
+        done = self.shell(["systemctl", "service-watchdogs", "yes" if on else "no"])
+        if done.code:
+            raise LabError(f"{self.name}: systemd's watchdogs: {done.errors}")
 
     def _stop(self, verb: str) -> int:
         if not self.running:
