@@ -98,7 +98,11 @@ def watch(pair: IsolatedPair, happening: Callable[[], object]) -> Seen:
 
 def repeated(tell: Callable[[str], None], case: str, bound_s: float, once: Callable[[], float]) -> None:
     """Measure a time, in a soak twenty times: each at most three times the bound, in a soak the median within it."""
-    values = [once() for _ in range(RUNS)]
+    measured(tell, case, bound_s, [once() for _ in range(RUNS)])
+
+
+def measured(tell: Callable[[str], None], case: str, bound_s: float, values: Sequence[float]) -> None:
+    """Tell the times of all runs and hold them to the bound, see `repeated`."""
     middle = statistics.median(values)
     rounded = {
         name: round(value, 3) for name, value in (("min", min(values)), ("median", middle), ("max", max(values)))
