@@ -12,11 +12,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
-from holdfast import alerts, answer, requests
+from holdfast import answer, errands, requests
 from holdfast.cli import COMMANDS, DONE, followed, guarded
-from holdfast.drivers.handover import TO_FORGET, TO_SERVE, TO_TELL_AGAIN, ask
 from holdfast.ears import Ear, Wish
-from holdfast.ears.connections import MISSED, REFILL, TELL, Connections
+from holdfast.ears.connections import Connections
+from holdfast.ears.deaf import Deaf
 from holdfast.ears.hello import PeerEar
 from holdfast.ears.links import Links
 from holdfast.ears.timer import Timer
@@ -249,6 +249,7 @@ def main(root: Path) -> int:
         Wake(root),
         Links(),
         Connections(root, monotonic()),
+        Deaf(root, monotonic()),
         Timer(monotonic()),
     ]
     # What has been imported is the children's common ground: never looked through again, so never copied.
@@ -256,17 +257,6 @@ def main(root: Path) -> int:
     gc.freeze()
     Agent(root, COMMANDS, ears, lambda causes: heed(root, causes)).run()
     return 0
-
-
-ERRANDS = {TELL: ("MASTER", TO_TELL_AGAIN), MISSED: ("MASTER", TO_SERVE), REFILL: ("BACKUP", TO_FORGET)}
-"""What is asked of conntrackd alone, and in which role: meanwhile it may be another."""
-
-
-def _ask(cause: str, wanted: Sequence[Sequence[str]]) -> None:
-    try:
-        ask(wanted)
-    except OSError as error:  # it may be starting: the next time will do
-        alerts.note(f"{cause}: {error}")
 
 
 def heed(root: Path, causes: Sequence[str]) -> int:
@@ -279,10 +269,8 @@ def heed(root: Path, causes: Sequence[str]) -> int:
         return int(given.code)
 
     def converge() -> int:
-        for cause, (role, wanted) in ERRANDS.items():
-            if cause in causes and word(root) == role:
-                _ask(cause, wanted)
-        others = "; ".join(cause for cause in causes if cause != ROLE and cause not in ERRANDS)
+        errands.do(root, causes)
+        others = "; ".join(cause for cause in causes if cause != ROLE and cause not in errands.ERRANDS)
         moved = (root / MOVED).exists()
         code = followed(root, lambda: told(f"role {word(root) or 'unknown'}", Session.follow))
         return told(others, lambda s: s.converge(others)) if others and not moved else code

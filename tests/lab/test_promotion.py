@@ -277,6 +277,21 @@ def test_one_that_hangs_is_killed_and_comes_back(unit: str, which: int, pair: Is
         assert pair.master is master
 
 
+def test_a_keepalived_that_takes_no_text_is_ended_and_comes_back(
+    pair: IsolatedPair, tell: Callable[[str], None]
+) -> None:
+    master, backup = pair.master, pair.backup
+    reader = processes(master, "keepalived.service")[0]
+    assert master.shell(["kill", "-STOP", reader]).code == 0
+    began = time.monotonic()
+    assert master.shell(["systemctl", "reload", "keepalived.service"]).code == 0
+    backup.eventually(lambda: word(backup) == "MASTER", "serves: nothing is left of the one that hung", 30)
+    tell(f"the peer serves {time.monotonic() - began:.1f} s after the text that keepalived did not take")
+    master.eventually(lambda: master.active("keepalived.service"), "there is another one", 15)
+    assert "keepalived hangs" in master.read("/var/log/routerServiceMonitor.log")
+    pair.ready()
+
+
 def test_the_watchdogs_let_those_live_that_are_well(pair: IsolatedPair) -> None:
     before = [processes(router, unit) for router in pair.routers for unit in ("keepalived", "conntrackd")]
     elections = pair.elections()

@@ -1,0 +1,47 @@
+"""What the agent does for an ear that asks for no convergence: a word to conntrackd, an end to a daemon that hangs."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from holdfast import alerts
+from holdfast.drivers.handover import TO_FORGET, TO_SERVE, TO_TELL_AGAIN, ask
+from holdfast.ears.connections import MISSED, REFILL, TELL
+from holdfast.ears.deaf import DEAF
+from holdfast.role_report import word
+from holdfast.run import run
+
+
+class Errand(NamedTuple):
+    """`role`: the only one in which it is done, for it may have changed since it was asked for; empty for any."""
+
+    role: str
+    act: Callable[[Path], object]
+
+
+def do(root: Path, causes: Sequence[str]) -> None:
+    """Do those among these causes, in a child.  One that fails is noted: its ear asks for it again."""
+    for cause, errand in ERRANDS.items():
+        if cause in causes and errand.role in ("", word(root)):
+            try:
+                errand.act(root)
+            except OSError as error:
+                alerts.note(f"{cause}: {error}")
+
+
+def _ask(requests: Sequence[Sequence[str]]) -> Callable[[Path], object]:
+    return lambda _: ask(requests)
+
+
+def _end_keepalived(root: Path) -> None:
+    """What it elects with ends with it, and the peer takes over; systemd starts another after a while."""
+    run(["systemctl", "kill", "--kill-whom=main", "--signal=KILL", "keepalived.service"])
+    alerts.alert(root, ["keepalived hangs and takes no new text: ended, another one is started"])
+
+
+ERRANDS = {
+    TELL: Errand("MASTER", _ask(TO_TELL_AGAIN)),
+    MISSED: Errand("MASTER", _ask(TO_SERVE)),
+    REFILL: Errand("BACKUP", _ask(TO_FORGET)),
+    DEAF: Errand("", _end_keepalived),
+}
