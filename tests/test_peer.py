@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -396,7 +397,7 @@ def test_a_peer_that_comes_and_goes() -> None:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        pytest.param(("BACKUP", None), ("MASTER", None), id="promoted"),
+        pytest.param(("BACKUP", heard(role="MASTER")), ("MASTER", heard(role="BACKUP")), id="promoted"),
         pytest.param(("MASTER", heard(role="MASTER")), ("MASTER", heard(role="BACKUP")), id="the other steps back"),
         pytest.param(("MASTER", None), ("MASTER", heard(role="BACKUP")), id="the other is back"),
         pytest.param(("MASTER", heard(role="BACKUP", outer=2)), ("MASTER", heard(role="BACKUP", outer=1)), id="links"),
@@ -410,6 +411,19 @@ def test_when_to_announce(before: tuple[str, Peer | None], after: tuple[str, Pee
     times = [now for now in (10.0, 10.1, 10.3, 10.5, 10.9, 11.0, 12.0) if announcements.step(*after, now)]
 
     assert times == [10.0, 10.3, 10.9]
+    assert announcements.due() == inf
+
+
+def test_beside_a_silent_peer_it_announces_each_second_for_a_while() -> None:
+    announcements = Announcements()
+    announcements.step("BACKUP", heard(role="MASTER"), 0.0)
+    seconds = [number / 10 for number in range(30, 2000)]
+    times = [now for now in seconds if announcements.step("MASTER", None, now)]
+
+    gaps = [round(later - before, 1) for before, later in pairwise(times)]
+    assert times[0] == 3.0
+    assert max(gaps) < 1.0, "who wakes up with the same addresses is outdone within a second"
+    assert 120 <= times[-1] < 125
     assert announcements.due() == inf
 
 

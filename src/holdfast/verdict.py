@@ -28,6 +28,9 @@ YIELD_S = 3.0
 UNABLE_S, LONGEST_UNABLE_S = 60.0, 3600.0
 """How long a router that yielded is no help; doubled each time, for where the fault is on both sides."""
 ANNOUNCE_S = (0.0, 0.3, 0.9)
+SILENT_S, BESIDE_SILENT_S = 120.0, 0.8
+"""For how long after a promotion a silent peer may merely hang, and how often it is announced meanwhile: its kernel has
+the addresses, answers for them, and may be heard of only when all of it goes on."""
 
 
 def normal_term(role: str, term: int, peer_term: int, heard: Peer | None) -> int:
@@ -215,6 +218,7 @@ class Announcements:
         self._times: list[float] = []
         self._role = ""
         self._peer = ("", 0)
+        self._since = 0.0
 
     def step(self, role: str, heard: Peer | None, now: float) -> bool:
         """Whether it is to announce them now."""
@@ -229,8 +233,11 @@ class Announcements:
         back = not was[0] and bool(self._peer[0])
         if moved or left or back or self._peer[1] < was[1]:
             self._times = [now + delay for delay in ANNOUNCE_S]
+        self._since = now if moved else self._since
         due = bool(self._times) and self._times[0] <= now
         self._times = [at for at in self._times if at > now]
+        if not self._times and heard is None and now - self._since < SILENT_S:
+            self._times = [now + BESIDE_SILENT_S]
         return due
 
     def due(self) -> float:
