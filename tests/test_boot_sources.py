@@ -28,9 +28,10 @@ class Host:
         self.root, self.kind, self.programs = root, kind, programs
         self.said: list[str] = []
         self.asked: list[Sequence[str]] = []
+        self.patience: list[float] = []
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> str:
-        assert timeout_s <= 10
+        self.patience.append(timeout_s)
         if argv[0] == "systemd-detect-virt":
             if self.kind == "none":
                 raise CommandFailed("systemd-detect-virt: none")
@@ -50,8 +51,8 @@ class Host:
         target.chmod(mode)
         return target
 
-    def find(self, wait_s: float = 0, *, fresh: bool = False) -> Found | None:
-        return boot.find(self.root, wait_s=wait_s, fresh=fresh, run=self.run, say=self.said.append)
+    def find(self, wait_s: float = 0, *, late: Callable[[str], bool] | None = None) -> Found | None:
+        return boot.find(self.root, wait_s=wait_s, late=late, run=self.run, say=self.said.append)
 
     def finds(self, wait_s: float = 0) -> Found:
         found = self.find(wait_s)
@@ -74,6 +75,11 @@ def later(act: Callable[[], object]) -> threading.Thread:
     thread = threading.Timer(SOON_S, act)
     thread.start()
     return thread
+
+
+def another(text: str) -> bool:
+    """Whether it is not the one that is stored."""
+    return parse(text) != parse(LINE)
 
 
 def pool(*pairs: tuple[str, str]) -> bytes:
@@ -225,7 +231,7 @@ def test_a_file_of_an_earlier_start_is_not(host: Make) -> None:
     _starts(there, seconds_ago=5)
 
     assert not there.finds().fresh
-    assert there.find(fresh=True) is None
+    assert there.find(late=another) is None
     assert there.said == []
 
 
@@ -235,12 +241,53 @@ def test_a_fresh_line_is_waited_for_behind_an_old_one(host: Make) -> None:
     os.utime(path, (time.time() - 6, time.time() - 6))
     _starts(there, seconds_ago=5)
     thread = later(lambda: path.write_text(f"{LINE}\n"))
-    found = there.find(wait_s=20, fresh=True)
+    found = there.find(wait_s=20, late=another)
     thread.join()
 
     assert found is not None
     assert found.fresh
     assert parse(found.text) == parse(LINE)
+
+
+def test_vmware_another_line_comes_late_and_its_program_is_not_asked_all_the_time(host: Make) -> None:
+    there = host("vmware", vmtoolsd=LINE)
+    thread = later(lambda: there.programs.update(vmtoolsd=SECOND))
+    found = there.find(wait_s=20, late=another)
+    thread.join()
+
+    assert found is not None
+    assert not found.fresh
+    assert parse(found.text) == parse(SECOND)
+    assert len(there.asked) == 2
+
+
+def test_hyper_v_another_pair_comes_late(host: Make) -> None:
+    there = host("microsoft")
+    path = there.write("var/lib/hyperv/.kvp_pool_0", pool(("cloudstack-vm-userdata", LINE)))
+    assert there.find(late=another) is None
+    path.write_bytes(pool(("cloudstack-vm-userdata", LINE), ("cloudstack-vm-userdata", SECOND)))
+    found = there.find(late=another)
+
+    assert found is not None
+    assert parse(found.text) == parse(SECOND)
+
+
+@pytest.mark.parametrize("kind", ["kvm", "vmware"])
+def test_nothing_that_comes_late_overrules_an_operators_line(host: Make, kind: str) -> None:
+    there = host(kind, vmtoolsd=SECOND)
+    _starts(there, seconds_ago=5)
+    there.write("mnt/cmdline", LINE)
+    there.write("var/cache/cloud/cmdline", f"{SECOND}\n")
+
+    assert there.find(late=another) is None
+    assert parse(there.finds().text) == parse(LINE)
+
+
+def test_where_something_is_stored_no_program_is_waited_for(host: Make) -> None:
+    there = host("vmware", vmtoolsd=LINE)
+    there.finds(wait_s=1)
+    there.finds(wait_s=0)
+    assert there.patience == [10, 10, 1, 1]
 
 
 def test_xen_paravirtual_the_kernel_command_line(host: Make) -> None:

@@ -15,6 +15,7 @@ from fake_machine import FakeMachine
 from holdfast import agent, alerts, boot, config
 from holdfast.agent import Answer
 from holdfast.boot import line as boot_line
+from holdfast.booting import BOOT_LINE
 from holdfast.bundle import UPDATE, steps
 from holdfast.converge import observe, plan
 from holdfast.desired import Desired, desired
@@ -22,7 +23,7 @@ from holdfast.intake import Event
 from holdfast.marks import Marks
 from holdfast.report import describe
 from holdfast.router import Facts, Nic, Role
-from holdfast.session import BOOT_LINE, Session
+from holdfast.session import Session
 from holdfast.state import Elements, File, Link, Resource, Ruleset, State, Sysctl, Unit
 
 SCENARIOS = Path(__file__).parent / "scenarios"

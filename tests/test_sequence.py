@@ -10,9 +10,9 @@ from fake_machine import BOOT_LINE, NICS, FakeMachine
 from holdfast import agent, alerts, sequence
 from holdfast.boot import Found, leave
 from holdfast.boot.line import command
+from holdfast.booting import BOOT_LINE as BOOT_FILE
 from holdfast.marks import Marks
 from holdfast.sequence import ASKED, SILENCE_S, UNHEARD_S
-from holdfast.session import BOOT_LINE as BOOT_FILE
 from holdfast.session import Session
 from test_bundle import HEAD, block
 from test_laws import Message, rule, vm

@@ -42,6 +42,15 @@ def test_no_unit_can_gain_rights(unit: Path) -> None:
     assert "ProtectSystem=strict" in text
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_each_unit_comes_back_and_says_where_it_is_explained(unit: Path) -> None:
+    text = unit.read_text()
+
+    assert re.search(r"^Documentation=", text, re.MULTILINE)
+    again = re.search(r"^Restart=(always|on-failure)$", text, re.MULTILINE)
+    assert again or unit.with_suffix(".timer").exists(), "who is started by a clock is started by it again"
+
+
 def test_the_closed_firewall_comes_first_and_the_late_line_last() -> None:
     order = {
         unit.name: {

@@ -257,6 +257,15 @@ def become(config: Config, store: Store, host: Host, *, cause: str) -> Answer:
     return _carry_out(_start(store, host), Taken(config), [], cause, lasting=False)
 
 
+def bare(events: Sequence[Event], host: Host, *, reason: str) -> Answer:
+    """Do what these events alone ask for, with nothing that is stored read or written."""
+    facts = host.facts()
+    taken = take(bags.EMPTY, events, facts)
+    wanted = desired(taken.config, facts, units=host.runs_services)
+    run = converge(host.drivers, wanted.state)
+    return replace(_answer(run, wanted, taken, 0, 0), code=Degraded.exit_code, reason=reason, refused=taken.refused)
+
+
 class Outlook(NamedTuple):
     """What would change, and what these bags mean."""
 

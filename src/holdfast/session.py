@@ -13,9 +13,12 @@ from holdfast import agent, alerts, handover, pair_files, promotion_file, role_r
 from holdfast import config as bags
 from holdfast.agent import Answer
 from holdfast.boot import Found
+from holdfast.booting import BOOT_LINE, left, restored
+from holdfast.booting import event as boot_event
 from holdfast.bundle import UPDATE, steps
 from holdfast.config import Config
 from holdfast.errors import Degraded, Failed, Partial, Rejected
+from holdfast.generation import Damaged
 from holdfast.inbox import Inbox
 from holdfast.intake import Event, take
 from holdfast.lock import locked
@@ -30,7 +33,6 @@ ALERTS = 20
 """How many refusals of one command are alerted one by one."""
 ROLES = 5
 """How often one command follows a role that keeps moving; what moves later calls the agent again."""
-BOOT_LINE = "cmd_line.json"
 _CARRIES = frozenset({"Link", "Address", "Route", "PolicyRule", "Ruleset", "Elements"})
 NO_EFFECT = ("bumpup_priority.sh", "configure.py", "netusage.sh")
 """Scripts of a bundle that mean nothing here: what old servers send, what a convergence does anyway, what asks only."""
@@ -120,12 +122,11 @@ class Session:
             if self.inbox.waits(BOOT_LINE):
                 events = [Event(BOOT_LINE, self.inbox.read(BOOT_LINE))]
             start.look_after(self)
-            answer = self._handle(events, cause=cause, booting=booting)
-            if booting and answer.code == Rejected.exit_code:
-                # A boot line that cannot be understood is no reason to stay dark: what is stored still holds.
-                stored = self._handle([], cause=cause, booting=True)
-                answer = replace(stored, code=Partial.exit_code, reason=answer.reason, refused=answer.refused)
-        for event in events:
+            if booting:
+                answer = restored(events, lambda events: self._handle(events, cause=cause, booting=True))
+            else:
+                answer = self._handle(events, cause=cause)
+        for event in events if answer.code != Failed.exit_code or not booting else ():
             self.inbox.finish(event.name, event.document)
         return answer
 
@@ -144,9 +145,26 @@ class Session:
         return self._told(answer, cause)
 
     def started(self, found: Found) -> bool:
-        """Take note of a boot line that was found; False if this very giving of it has been taken in this boot."""
+        """Leave a boot line that was found for the next run; False if this very giving has been taken in this boot."""
         with self._locked("boot line"):
-            return start.found(self, found)
+            return left(self, found)
+
+    def up(self, found: Found | None, *, late: bool = False) -> Answer | None:
+        """Come up: with the boot line that was found, and with everything that is stored.
+
+        Where nothing stored is whole, with what the line alone says, so that somebody can log in; Damaged where there
+        is none.  `late`: None where this line has been taken in this boot already.
+        """
+        try:
+            if found and not self.started(found) and late:
+                return None
+            return self.converge("boot", booting=True)
+        except Damaged as damage:
+            if found is None:
+                raise
+            reason = f"{damage}; the boot line alone is applied"
+        with self._locked("boot"):
+            return self._told(agent.bare([boot_event(found.text)], self.machine, reason=reason), "boot")
 
     def become(self, config: Config, cause: str) -> Answer:
         """Take these bags as if they were commanded now; for who holds the lock."""
@@ -168,7 +186,10 @@ class Session:
             config, number = agent.current(self.store)
             if config["cmdline"].redundant:
                 promotion_file.prepare(self.root, config, self.machine.facts(), number)
-        except OSError as error:  # a promotion takes the long way then; the command has done what it was to do
+        except (
+            OSError,
+            Damaged,
+        ) as error:  # a promotion takes the long way then; the command has done what it was to do
             alerts.note(f"no promotion could be worked out ahead: {error}", urgent=True)
 
     def _handle(self, events: Sequence[Event], *, cause: str, starting: bool = False, booting: bool = False) -> Answer:

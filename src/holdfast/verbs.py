@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from time import monotonic
@@ -10,14 +11,14 @@ from typing import Any
 
 import msgspec
 
-from holdfast import __version__, agent, answer, boot, handover, pairing, past, report, role_report
+from holdfast import __version__, agent, answer, boot, booting, handover, pairing, past, report, role_report
 from holdfast.answers import peer
 from holdfast.answers.checkrouter import doubts
-from holdfast.boot import line as boot_line
+from holdfast.booting import BOOT_LINE
 from holdfast.errors import Rejected
 from holdfast.intake import Event
 from holdfast.machine import enter_network
-from holdfast.session import BOOT_LINE, Session
+from holdfast.session import Session
 
 ASKED = 100
 """How many answers `history` shows."""
@@ -250,20 +251,18 @@ def boot_up(options: argparse.Namespace) -> int:
         text = options.line.read_text("utf-8", "replace")
         found: boot.Found | None = boot.Found(text, str(options.line))
     elif options.late:
-        found = boot.find(session.root, fresh=True)
+        found = boot.find(session.root, late=lambda text: booting.another(session, text))
     else:
         # What is stored is restored at once; only a router that knows nothing yet waits for its line.
         waits = session.root == Path("/") and not session.store.history() and not session.inbox.waits(BOOT_LINE)
         found = boot.find(session.root, wait_s=None if waits else 0)
     if options.late and not found:
         return 0
-    if found:
-        news = session.started(found)
-        if options.late and not news:
-            return 0
-        boot.leave(session.inbox.directory / BOOT_LINE, boot_line.command(found.text))
-    given = session.converge("boot", booting=True)
-    (session.inbox.directory / "boot_up_done").touch()
+    given = session.up(found, late=options.late)
+    if given is None:
+        return 0
+    with suppress(OSError):  # it is for people and scripts to see: no room for it stops no router
+        (session.inbox.directory / "boot_up_done").touch()
     return _answered(options, "boot", given)
 
 

@@ -265,7 +265,7 @@ def _closed(started: Started) -> None:
 def test_a_line_that_comes_late_is_found_by_the_router_itself(started: Started) -> None:
     text = (
         "import sys; sys.path.insert(0, '/opt/holdfast/lib'); from holdfast import boot; "
-        "found = boot.find(fresh=True); print(found and (found.fresh, found.source))"
+        "found = boot.find(late=lambda text: False); print(found and (found.fresh, found.source))"
     )
     router = started.site.router
     find = ["/usr/bin/python3", "-IS", "-c", text]
@@ -274,3 +274,56 @@ def test_a_line_that_comes_late_is_found_by_the_router_itself(started: Started) 
     time.sleep(0.1)
     router.write("/var/cache/cloud/cmdline", started.line)
     assert router.shell(find).text == "(True, '/var/cache/cloud/cmdline')\n"
+
+
+def test_what_says_that_a_boot_is_done_is_not_the_last_ones(started: Started) -> None:
+    router = started.site.router
+    router.write("/var/cache/cloud/boot_up_done", "of another boot\n")
+    router.reboot()
+    assert router.read("/var/cache/cloud/boot_up_done") == ""
+
+
+FULL = {
+    "/etc/systemd/system/var-cache-cloud.mount": "[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=tmpfs\n"
+    "Where=/var/cache/cloud\nType=tmpfs\nOptions=size=16k,mode=0700\n",
+    "/etc/systemd/system/cloud-early-config.service.d/full.conf": "[Unit]\nRequires=var-cache-cloud.mount\n"
+    "After=var-cache-cloud.mount\n[Service]\nExecStartPre=/bin/cp /var/lib/line /var/cache/cloud/cmdline\n"
+    "ExecStartPre=-/bin/dd if=/dev/zero of=/var/cache/cloud/fill bs=4k\n",
+}
+"""A place for messages without any room, where there is nothing but the boot line."""
+
+
+def test_with_no_room_for_the_boot_line_it_comes_up_all_the_same(started: Started) -> None:
+    router = started.site.router
+    router.write("/var/lib/line", started.line)
+    for path, text in FULL.items():
+        router.write(path, text)
+    try:
+        router.reboot()
+        assert "No space left" in router.read("/var/log/routerServiceMonitor.log")
+        assert router.shell(["cp", "/var/lib/line", "/var/cache/cloud/more"]).code != 0, "it is full"
+        started.guest.pings(GUEST)
+        assert started.ssh("/opt/cloud/bin/checkrouter.sh").code == 0
+    finally:
+        for path in FULL:
+            (router.container.root / path[1:]).unlink()
+        router.reboot()
+
+
+def test_with_nothing_whole_on_its_disk_it_still_lets_somebody_in(started: Started) -> None:
+    router = started.site.router
+    assert "vm1" in router.read("/etc/hosts")
+    kept = {path: path.read_bytes() for path in router.container.root.glob("etc/cloudstack/generations/*/meta.json")}
+    for path, text in kept.items():
+        path.write_bytes(text[: len(text) // 2])
+    try:
+        router.reboot()
+        done = started.ssh("holdfast", "status")
+        assert done.code == 4, said(done)
+        assert "meta.json" in said(done)
+        assert "vm1" not in router.read("/etc/hosts")
+    finally:
+        for path, text in kept.items():
+            path.write_bytes(text)
+        router.reboot()
+    assert "vm1" in router.read("/etc/hosts")

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from holdfast import whole
-from holdfast.boot.sources import DEFAULT, OVERRIDE, TABLE, WAIT_S, Place, Source, kept
+from holdfast.boot.sources import DEFAULT, OVERRIDE, PATIENCE_S, TABLE, WAIT_S, Place, Source, kept
 from holdfast.run import run as run_program
 
 _LOOK_S = 0.25
+_HASTE_S = 1.0  # for a program's answer, where what is stored waits to be restored
 _BEHIND_S = 0.05  # file times are as coarse as the kernel's tick, and so is the start of the first process
 
 
@@ -40,7 +41,7 @@ def find(
     root: Path = Path("/"),
     *,
     wait_s: float | None = None,
-    fresh: bool = False,
+    late: Callable[[str], bool] | None = None,
     run: Callable[..., str] = run_program,
     say: Callable[[str], object] = sys.stderr.write,
 ) -> Found | None:
@@ -48,28 +49,33 @@ def find(
 
     An override file comes first, then what this hypervisor's sources say, then what was given to an earlier start.
     Where the line is known to come late it is waited for, `wait_s` seconds or as long as is right for this hypervisor;
-    0: one look.  `fresh`: only a line that was given since this machine started counts, whatever older ones say.
-    `say` is told what is waited for and what came of it, a line each.  Raises nothing: what cannot be
+    0: one look, and a program that does not answer at once is not waited for.
+    `late`: only what came after the first look counts: a line that was given since this machine started, or one from a
+    source that fills late of which `late` says that it is another one.  Nothing does where an operator has overridden
+    all of them.  `say` is told what is waited for and what came of it, a line each.  Raises nothing: what cannot be
     read is said.
     """
-    kind = hypervisor(run)
+    patience_s = _HASTE_S if wait_s == 0 else PATIENCE_S
+    kind = hypervisor(run, patience_s)
     sources = (OVERRIDE, *TABLE.get(kind, DEFAULT))
     bound_s = (WAIT_S if wait_s is None else wait_s) if any(source.late for source in sources) else 0.0
-    with Place(root, run) as place:
-        found = _awaited(sources, place, bound_s, _Asked(kind, fresh, say))
+    with Place(root, run, patience_s) as place:
+        if late and OVERRIDE.read(place):
+            return None
+        found = _awaited(sources, place, bound_s, _Asked(kind, late, say))
         for trouble in sorted(place.troubles):
             say(f"holdfast: {trouble}\n")
-        if found is None and not fresh:
+        if found is None and not late:
             if old := kept(place):
                 return Found(old, f"{place.kept} of an earlier start")
             say(f"holdfast: no boot line ({kind}): looked at {', '.join(source.name for source in sources)}\n")
         return found
 
 
-def hypervisor(run: Callable[..., str] = run_program) -> str:
+def hypervisor(run: Callable[..., str] = run_program, patience_s: float = PATIENCE_S) -> str:
     """What this machine runs on, in systemd-detect-virt's words; `unknown` if it cannot say."""
     try:
-        return run(["systemd-detect-virt"], timeout_s=10).strip()
+        return run(["systemd-detect-virt"], timeout_s=patience_s).strip()
     except OSError:  # it ends with 1 for `none`
         return "unknown"
 
@@ -78,8 +84,12 @@ class _Asked(NamedTuple):
     """What `find` was asked, for its loop."""
 
     kind: str
-    fresh: bool
+    late: Callable[[str], bool] | None
     say: Callable[[str], object]
+
+    def counts(self, source: Source, text: str, *, fresh: bool) -> bool:
+        """Whether this is a line to take."""
+        return self.late is None or fresh or (source.late and not source.told and self.late(text))
 
 
 def _awaited(sources: Sequence[Source], place: Place, bound_s: float, asked: _Asked) -> Found | None:
@@ -89,13 +99,13 @@ def _awaited(sources: Sequence[Source], place: Place, bound_s: float, asked: _As
         for source in sources:
             text = source.read(place)
             fresh = bool(text) and source.told and _since_start(place)
-            if text and (fresh or not asked.fresh):
+            if text and asked.counts(source, text, fresh=fresh):
                 if told:
                     asked.say(f"holdfast: the boot line has come: {source.name}\n")
                 return Found(text, source.name, fresh, place.written_s)
         if time.monotonic() - began >= bound_s:
             return None
-        if not told and not asked.fresh:
+        if not told and not asked.late:
             late = ", ".join(source.name for source in sources if source.late)
             asked.say(f"holdfast: no boot line yet ({asked.kind}): waiting for it at most {bound_s:.0f} s: {late}\n")
             told = True
