@@ -108,6 +108,7 @@ def test_whatever_is_accepted_is_taken_by_dnsmasq(commands: list[dict[str, Any]]
 
     assert len(hosts) == len(known)
     assert len(names) <= 4 + len(known)
+    assert [address for address, name in names if name == LINE["name"]] == [LINE["eth0ip"]], "never a loopback address"
     options = lines(files[dnsmasq.OPTIONS], "dhcp-option")
     assert judge([*hosts, *options, *lines(files[dnsmasq.NETWORK_OPTIONS], "dhcp-option"), *records]) == OK
     assert judge(files[dnsmasq.CONF].split("\n")) == OK
@@ -151,7 +152,7 @@ def test_a_name_that_dnsmasq_would_read_as_something_else_stands_in_the_names_al
     known = {"02:00:00:00:00:01": Host(address="10.1.1.5", name=name)}
 
     assert dnsmasq.hosts(known) == "02:00:00:00:00:01,10.1.1.5,infinite\n"
-    assert f"10.1.1.5\t{name}\n" in dnsmasq.names(known, "r", [])
+    assert f"10.1.1.5\t{name}\n" in dnsmasq.names(known, "r")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_a_name_that_dns_must_not_carry_is_in_no_file(name: str) -> None:
     known = {"02:00:00:00:00:01": Host(address="10.1.1.5", name=name)}
 
     assert dnsmasq.hosts(known) == "02:00:00:00:00:01,10.1.1.5,infinite\n"
-    assert "10.1.1.5" not in dnsmasq.names(known, "r", [])
+    assert "10.1.1.5" not in dnsmasq.names(known, "r")
 
 
 def test_the_formats_that_management_servers_read() -> None:
@@ -174,6 +175,19 @@ def test_the_formats_that_management_servers_read() -> None:
         "02:00:00:00:00:01,10.1.1.5,web1,infinite\n02:00:00:00:00:02,set:10_1_1_6,10.1.1.6,web2,infinite\n"
     )
     assert dnsmasq.options(known) == "10_1_1_6,3\n10_1_1_6,6\n10_1_1_6,15\n"
+
+
+def test_the_routers_own_name_is_its_address_where_the_guest_is() -> None:
+    alias = {
+        "type": "ipaliases",
+        "aliases": [{"revoke": False, "ip_address": "10.31.33.50", "netmask": "255.255.255.0", "count": 1}],
+    }
+    localhost = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+
+    assert texts(told(alias))[dnsmasq.NAMES] == (
+        f"{localhost}10.31.32.50\tdata-server\n10.31.33.50\tdata-server\n10.31.32.50\tr-31-VM\n10.31.33.50\tr-31-VM\n"
+    )
+    assert dnsmasq.names({}, "r") == f"{localhost}127.0.1.1\tr\n", "where nobody asks"
 
 
 def test_dhcp_is_open_only_where_a_vm_is_known() -> None:

@@ -11,7 +11,7 @@ from holdfast.boot.line import command
 from holdfast.config import EMPTY, Config, decode, merge
 from holdfast.desired import Desired, desired
 from holdfast.drivers.sysctl import Sysctls
-from holdfast.features import control, host_name, resolver
+from holdfast.features import control, resolver
 from holdfast.router import Facts, Nic
 from holdfast.state import File, State, Sysctl
 
@@ -26,6 +26,8 @@ LINES = {
     "ilbvm": "name=b-5-VM type=ilbvm eth0ip=10.31.0.9 eth0mask=255.255.255.0 eth1ip=169.254.31.2 eth1mask=255.255.0.0",
     "vpcrouter": "name=r-6-VM type=vpcrouter eth0ip=169.254.31.2 eth0mask=255.255.0.0 vpccidr=10.31.0.0/16 dns1=null",
 }
+GUESTS_ASK = {"router": "10.31.0.1", "dhcpsrvr": "10.3.0.1"}
+"""The router's address where it answers names: what its own name means there.  `127.0.1.1` would be the asker."""
 
 
 def wanted(line: str, nics: tuple[Nic, ...] = NICS) -> Desired:
@@ -48,8 +50,9 @@ def test_every_kind_of_router_has_a_name_names_and_whom_to_ask(kind: str) -> Non
     assert meant.conflicts == ()
     assert text(meant.state, "/etc/hostname") == f"{name}\n"
     assert meant.state["Sysctl", "kernel/hostname"] == Sysctl("kernel/hostname", name)
-    assert f"127.0.1.1\t{name}\n" in text(meant.state, "/etc/hosts")
+    assert f"{GUESTS_ASK.get(kind, '127.0.1.1')}\t{name}\n" in text(meant.state, "/etc/hosts")
     assert "127.0.0.1\tlocalhost\n" in text(meant.state, "/etc/hosts")
+    assert ("127.0.1.1" in text(meant.state, "/etc/hosts")) is (kind not in GUESTS_ASK)
     assert text(meant.state, resolver.RESOLV).startswith("#")
 
 
@@ -83,7 +86,7 @@ def test_the_key_is_roots_alone_and_there_is_none_without_one() -> None:
 def test_a_name_that_no_host_can_have(name: str) -> None:
     state = wanted(ROUTER.replace("r-31-VM", name)).state
 
-    assert text(state, "/etc/hostname") == f"{host_name.UNNAMED}\n"
+    assert text(state, "/etc/hostname") == "router\n"
 
 
 def test_a_network_namespace_keeps_its_machines_name(tmp_path: Path) -> None:

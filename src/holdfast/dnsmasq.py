@@ -13,6 +13,8 @@ HOSTS = "/etc/dhcphosts.txt"
 OPTIONS = "/etc/dhcpopts.txt"
 NETWORK_OPTIONS = "/etc/dnsmasq-options.txt"
 NAMES = "/etc/hosts"
+NO_GUESTS = "127.0.1.1"
+"""What the router's own name means to itself while it serves no guests."""
 MORE_NAMES = "/etc/dnsmasq-hosts"
 RESOLV = "/etc/dnsmasq-resolv.conf"
 LEASES = "/var/lib/misc/dnsmasq.leases"
@@ -58,6 +60,11 @@ def host_name(text: str) -> str:
     """A VM's name as DNS carries it: one label.  Empty if it cannot be one, or means the router or the asker."""
     fit = "." not in text and is_host_name(text) and text.lower() not in OWN_NAMES
     return _spelt(text) if fit else ""
+
+
+def own_name(text: str) -> str:
+    """The router's own name; `router` where its name is one that no host can have."""
+    return host_name(text) or "router"
 
 
 def domain_name(text: str) -> str:
@@ -165,16 +172,24 @@ def options(known: Mapping[str, Host]) -> str:
     return "".join(f"{tag},{option}\n" for tag in tags for option in (3, 6, 15))
 
 
-def names(known: Mapping[str, Host], router: str, data_servers: Iterable[str]) -> str:
-    """The names: the router's own, where metadata is asked for, every VM's."""
-    own = ("127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"127.0.1.1\t{router}")
+def names(
+    known: Mapping[str, Host], router: str, addresses: Sequence[str] = (), data_servers: Iterable[str] = ()
+) -> str:
+    """The names: where metadata is asked for, the router's own, every VM's.
+
+    `addresses`: the router's, one in each guest network.  Who asks hears that of the own network (`localise-queries`).
+    """
+    localhost = ("127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback")
+    # Of an address that has two names, the first one is what dnsmasq calls it.
     data = [f"{address}\tdata-server" for address in data_servers]
+    # A loopback address would send a guest to itself: it stands here only where no guest asks.
+    own = [f"{address}\t{router}" for address in addresses or (NO_GUESTS,)]
     vms = sorted(f"{host.address}\t{name}" for host in known.values() if (name := host_name(host.name)))
-    return "".join(f"{line}\n" for line in (*own, *data, *vms))
+    return "".join(f"{line}\n" for line in (*localhost, *data, *own, *vms))
 
 
 def more_names(hosts: Iterable[Host], domain: str) -> str:
-    """The names in the router's domain of VMs (`hosts`) whose network has a domain of its own."""
+    """The names in the router's domain of VMs, and the router (`hosts`), in a network that has a domain of its own."""
     common = domain_name(domain)
     found = [(host.address, name) for host in hosts if common and (name := host_name(host.name))]
     return "".join(f"{address}\t{name}.{common}\n" for address, name in sorted(found))

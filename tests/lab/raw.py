@@ -3,13 +3,13 @@
 import ipaddress
 import socket
 import struct
-import threading
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
+
+from threads import Beside, in_network
 
 from holdfast.lab.host import Host
-from holdfast.machine import enter_network
 
 _MARK = b"holdfast probe "
 _FIRST = 20_000
@@ -88,7 +88,7 @@ def number_of(packet: bytes, sources: frozenset[bytes]) -> int | None:
     return int(struct.unpack_from("!H", body, 4 if proto in (1, 58) else 2)[0]) - _FIRST
 
 
-class Side:
+class Side(Beside):
     """A host's nic: sends its packets again and again, and sees what the router sends there.
 
     `came`: numbers of packets that came through to here or were answered; `sent` counts.
@@ -100,9 +100,8 @@ class Side:
         port = next(iter(host.ports.values()))
         self._router, self._sources = _mac(router), frozenset(ipaddress.ip_address(one).packed for one in sources)
         self._frames = [frame(raw, number, port.mac, router) for number, raw in packets.items()]
-        self._over = threading.Event()
-        self._wire = _packets(host, port.nic)
-        self._threads = [threading.Thread(target=one) for one in (self._send, self._see)]
+        self._wire = in_network(host.namespace, lambda: _packets(port.nic))
+        super().__init__(self._send, self._see, sockets=(self._wire,))
 
     def once(self) -> None:
         """Send each packet once."""
@@ -111,12 +110,12 @@ class Side:
         self.sent += len(self._frames)
 
     def _send(self) -> None:
-        while not self._over.is_set():
+        while not self.over.is_set():
             self.once()
             time.sleep(_TICK_S)
 
     def _see(self) -> None:
-        while not self._over.is_set():
+        while not self.over.is_set():
             try:
                 packet, (_, _, way, _, _) = self._wire.recvfrom(2048)
             except TimeoutError:
@@ -126,31 +125,10 @@ class Side:
                 if number is not None:
                     self.came.add(number)
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-        self._wire.close()
-
-
-def _packets(host: Host, nic: str) -> socket.socket:
-    """A socket of this process on a host's nic."""
-    made: list[socket.socket] = []
-
-    def make() -> None:
-        enter_network(host.namespace)
-        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL))
-        wire.bind((nic, _ALL))
-        wire.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
-        wire.settimeout(0.1)
-        made.append(wire)
-
-    thread = threading.Thread(target=make)  # its end is the way back
-    thread.start()
-    thread.join()
-    return made[0]
+def _packets(nic: str) -> socket.socket:
+    wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL))
+    wire.bind((nic, _ALL))
+    wire.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
+    wire.settimeout(0.1)
+    return wire

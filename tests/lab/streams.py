@@ -3,10 +3,10 @@
 import contextlib
 import selectors
 import socket
-import threading
 import time
 from typing import NamedTuple, Self
 
+from threads import Beside
 from watching import socket_in
 
 from holdfast.lab.host import Host
@@ -95,7 +95,7 @@ def _carried(ways: list[Way], timeout_s: float) -> list[Way]:
     return came
 
 
-class Busy:
+class Busy(Beside):
     """Sends over connections all the time, from the accepting side; `stalls_s` and `broken` tell afterwards.
 
     At the end it goes on until all have been heard of again: after an outage TCP itself pauses, longer and longer.
@@ -107,23 +107,14 @@ class Busy:
         self.broken = 0
         # Many of them must not take the processor that the routers need.
         self._beat_s = max(_BEAT_S, len(self._streams) / _BEATS_A_SECOND)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
+        super().__init__(self._run)
 
     def _run(self) -> None:
         heard = [time.monotonic()] * len(self._streams)
         living = dict(enumerate(self._streams))
         end = float("inf")
         while living and time.monotonic() < end:
-            if self._over.is_set():
+            if self.over.is_set():
                 end = min(end, time.monotonic() + _PATIENCE_S)
             for number, stream in list(living.items()):
                 try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from slack import SLACK
 
 from holdfast.drivers.ruleset import Rulesets
 from holdfast.features.acl import Acl, AclRule, compiled
@@ -152,7 +153,7 @@ class Wire:
     def arrives(self, host: str, at: str, packet: Packet, *, flags: int = 0x02) -> bool:
         """Whether a packet gets from one host to another: there is nothing else to wait for, so it is given time."""
         sent = self.send(host, packet, flags=flags)
-        time.sleep(0.01)
+        time.sleep(SLACK * 0.01)
         return sent in self.heard(at, set())
 
     def send(self, host: str, packet: Packet, *, flags: int = 0x02) -> int:

@@ -152,7 +152,7 @@ def test_it_bears_its_name(started: Started) -> None:
 
     assert "kernel/hostname" in done.text
     assert router.shell(["uname", "-n"]).text == "r-10-VM\n"
-    assert router.shell(["getent", "ahostsv4", "r-10-VM"]).text.split()[0] == "127.0.1.1"
+    assert router.shell(["getent", "ahostsv4", "r-10-VM"]).text.split()[0] == GUEST
     assert [line for line in router.read("/etc/resolv.conf").splitlines() if line[0] != "#"] == [
         "nameserver 8.8.8.8",
         "nameserver 8.8.4.4",

@@ -6,13 +6,13 @@ import os
 import re
 import socket
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import pytest
 from replay import NICS, Site, said, site
+from threads import Beside
 from watching import socket_in
 
 from holdfast.lab.host import Host
@@ -109,7 +109,7 @@ def _entry(number: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class Stream:
+class Stream(Beside):
     """Packets sent all the time between two hosts; `first_s` is when one first came, of the machine's clock."""
 
     def __init__(self, source: Host, target: Host, address: str, port: int) -> None:
@@ -118,32 +118,19 @@ class Stream:
         self._far.settimeout(0.2)
         self._to = (address, port)
         self.first_s = 0.0
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=one) for one in (self._send, self._hear)]
+        super().__init__(self._send, self._hear, sockets=(self._near, self._far))
 
     def _send(self) -> None:
-        while not self._over.is_set() and not self.first_s:
+        while not self.over.is_set() and not self.first_s:
             with contextlib.suppress(OSError):  # what an earlier packet brought back
                 self._near.sendto(b"through", self._to)
             time.sleep(STEP_S)
 
     def _hear(self) -> None:
-        while not self._over.is_set() and not self.first_s:
+        while not self.over.is_set() and not self.first_s:
             with contextlib.suppress(TimeoutError):
                 self._far.recv(64)
                 self.first_s = time.monotonic()
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-        self._near.close()
-        self._far.close()
 
 
 def _unit_s(both: Both, unit: str) -> float:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from slack import SLACK
 
 from holdfast import netlink
 from holdfast import run as runner
@@ -319,7 +320,7 @@ def test_looking_at_64_addresses_is_cheap(machine: Machine) -> None:
         taken_s.append(time.perf_counter() - before_s)
 
     assert len(machine.children.asked) == 9 * 3
-    assert sorted(taken_s)[4] < 0.2, "a look at the whole network takes milliseconds"
+    assert sorted(taken_s)[4] < SLACK * 0.2, "a look at the whole network takes milliseconds"
 
 
 def test_a_link_event_ends_the_wait(machine: Machine) -> None:

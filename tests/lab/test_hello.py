@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slack import SLACK
 from test_drivers import inside, ip
 
 from holdfast import alerts, pair_files, pairing, receipts
@@ -25,10 +26,6 @@ KEY = "6b" * 32
 OTHER_KEY = "6c" * 32
 REPOSITORY = Path(__file__).parents[2]
 STRANGER = "s"
-
-
-SLACK = 1 if os.environ.get("HOLDFAST_SOAK") == "1" else 3
-"""Beside other tests this machine may be so much slower than what is promised."""
 
 
 def until(true: Callable[[], Any], timeout_s: float) -> float:
@@ -157,10 +154,11 @@ def stranger(made: World) -> Iterator[Faces]:
         faces.close()
 
 
-def listen(faces: Faces, seconds: float) -> list[bytes]:
+def listen(faces: Faces, seconds: float, least: int = 0) -> list[bytes]:
+    """What is said in this time; longer on a busy machine where that is less than `least`."""
     heard: list[bytes] = []
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
+    began = time.monotonic()
+    while time.monotonic() - began < seconds * (1 if len(heard) >= least else SLACK):
         heard += [data for _, data in faces.heard()]
         time.sleep(0.005)
     return heard
@@ -213,7 +211,7 @@ def test_what_a_stranger_says_means_nothing(tmp_path: Path) -> None:
         two.start()
         until(lambda: met(one, two), 5.0)
         with stranger(made) as sockets:
-            recorded = listen(sockets, 1.0)
+            recorded = listen(sockets, 1.0, 6)
             assert len(recorded) >= 6
             two.stop()
             # Later: what was recorded again and again, cut, turned, garbage, and in every length.
@@ -392,8 +390,10 @@ def test_a_serving_router_whose_outer_link_is_dark_yields(tmp_path: Path, tell: 
         one.start()
         two.start()
         until(lambda: met(one, two) and one.peer["able"] and two.peer["outer"] == 1, 5.0)
+        began = time.monotonic()
         ip("-n", one.namespace, "link", "set", "far8", "down")
-        took = until(lambda: one.tracked("fault") == 1, 1.0)
+        until(lambda: one.tracked("fault") == 1, 1.0)
+        took = time.monotonic() - began
         tell(f"in fault {took * 1000:.0f} ms after the carrier was lost")
         assert 0.03 < took < SLACK * 0.35
         one.say("FAULT")
@@ -473,7 +473,7 @@ def test_a_promotion_is_announced_at_once(tmp_path: Path, tell: Callable[[str], 
             arp = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
             arp.bind(("eth0", 0x0806))
         with arp:
-            arp.settimeout(2.0)
+            arp.settimeout(SLACK * 2.0)
             began = time.monotonic()
             one.say("MASTER")
             times = []
@@ -497,7 +497,7 @@ def test_what_twelve_tiers_cost(tmp_path: Path, tell: Callable[[str], None]) -> 
         used.append(_cpu_s(one.process.pid))
         share = (used[1] - used[0]) / 5.0
         tell(f"{share:.2%} of a core at twelve tiers")
-        assert share < 0.01
+        assert share < SLACK * 0.01
 
 
 def _cpu_s(pid: int) -> float:

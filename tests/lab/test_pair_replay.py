@@ -10,6 +10,7 @@ from by_mac import by_mac, difference
 from pair import lab_of
 from recorded import Player, Step, story
 from replay import Nics, Site, said
+from slack import SLACK
 
 from holdfast.lab.lab import Lab
 from holdfast.lab.network import Segment
@@ -31,7 +32,7 @@ CASES: dict[str, tuple[tuple[Nics, Nics], str]] = {
 """Nics at power-on of both routers, and the gateway that the one that serves has."""
 SAMPLE = 6
 """Every so many commands one is sent twice, and both routers are asked."""
-ROLE_S = 3.0
+ROLE_S = SLACK * 3.0
 SERVES_S = 15.0
 _STATUS = re.compile(r"Status: (PRIMARY|BACKUP|FAULT)\n")
 

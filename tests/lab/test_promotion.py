@@ -5,16 +5,15 @@ import re
 import socket
 import statistics
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
-from typing import Self
 
 import pytest
 from pair import FAR, IsolatedPair, isolated_pair
 from streams import Streams
+from threads import Beside
 from watching import socket_in
 
 from holdfast import keepalived
@@ -52,7 +51,7 @@ def pair(made: IsolatedPair) -> IsolatedPair:
     return made
 
 
-class Flow:
+class Flow(Beside):
     """One flow of a guest's, a packet each millisecond, and when each came by the receiver's kernel."""
 
     def __init__(self, pair: IsolatedPair) -> None:
@@ -62,27 +61,14 @@ class Flow:
         self._far.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._far.settimeout(0.1)
         self._near = socket_in(pair.web1, socket.SOCK_DGRAM)
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=one) for one in (self._send, self._receive)]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-        self._far.close()
-        self._near.close()
+        super().__init__(self._send, self._receive, sockets=(self._far, self._near))
 
     def _send(self) -> None:
-        while not self._over.wait(_BEAT_S):
+        while not self.over.wait(_BEAT_S):
             self._near.sendto(b"beat", (FAR, _PORT))
 
     def _receive(self) -> None:
-        while not self._over.is_set():
+        while not self.over.is_set():
             try:
                 _, beside, _, _ = self._far.recvmsg(16, 128)
             except TimeoutError:

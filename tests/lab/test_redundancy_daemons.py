@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from slack import SLACK, SOAK
 
 from holdfast import conntrackd, keepalived
 from holdfast.config import EMPTY, decode, merge
@@ -40,9 +41,10 @@ table inet cut {
     }
 }
 """
-RUNS = 20 if os.environ.get("HOLDFAST_SOAK") == "1" else 3
-SLACK = 1 if os.environ.get("HOLDFAST_SOAK") == "1" else 3
+RUNS = 20 if SOAK else 3
 PLANNED_MS = 30
+WOKEN_MS = 1000 + 100
+"""An advert's time, and a little."""
 ONE_WAY = """
 import socket, time
 sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(20)]
@@ -415,7 +417,7 @@ def test_a_master_that_was_stunned_yields_to_the_later_term(
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
-        eventually(lambda: first.words()[-1] == "MASTER", "the other takes over", 8)
+        eventually(lambda: first.words()[-1] == "MASTER", "the other takes over", 12)
         first.track(keepalived.TERM, 1)
         time.sleep(0.5)
     finally:
@@ -425,7 +427,7 @@ def test_a_master_that_was_stunned_yields_to_the_later_term(
     eventually(lambda: second.words()[-1] == "BACKUP", "the stunned one steps back")
     after = (second.said()[-1][1] - woken) / 1e6
     tell(f"steps back {after:.0f} ms after it woke up")
-    assert after <= 1000 + 100
+    assert after <= WOKEN_MS * SLACK
     time.sleep(1.5)
     assert first.words()[-1] == "MASTER"
     assert (first.holds(), second.holds()) == ({"10.72.1.1/24"}, set())

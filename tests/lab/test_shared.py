@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from recorded import Player, Step, begin, story
 from replay import HOLDFAST, Nics, Site, said
+from slack import SLACK
 from tiers import vpc
 
 from holdfast.lab.guest import Guest, Lease
@@ -266,7 +267,7 @@ def test_the_server_is_back_within_a_second_and_stays_away_when_it_is_stopped(ma
     pid, held = main_pid(made), leased(made)
     began = time.monotonic()
     assert made.router.shell(["kill", f"-{signal}", pid]).code == 0
-    made.router.eventually(lambda: main_pid(made) not in (pid, "0"), "dnsmasq is back", 1)
+    made.router.eventually(lambda: main_pid(made) not in (pid, "0"), "dnsmasq is back", SLACK * 1.0)
     print(f"{signal}: back after {time.monotonic() - began:.2f} s")  # noqa: T201 a measurement
     assert leased(made) == held
     assert made.router.read("/run/dnsmasq/dnsmasq.pid").strip() == main_pid(made)

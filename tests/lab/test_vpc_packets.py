@@ -225,6 +225,7 @@ def names_are_known_across_tiers(net: Vpc) -> None:
     assert net.web1.resolves("app1") == (APP1,)
     for guest, tier in ((net.web1, WEB), (net.app1, APP), (net.db1, DB)):
         assert guest.resolves("data-server", server=tier.gateway) == (tier.gateway,)
+        assert guest.resolves("r-61-VM.vpc.example", server=tier.gateway) == (tier.gateway,)
         assert guest.resolves("far.example", server=tier.gateway) == (FAR,)
     assert net.web1.resolves(DB1, kind="PTR")[0].startswith("db1.")
 

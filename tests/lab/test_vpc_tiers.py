@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from by_mac import by_mac, difference
 from replay import Site, said
+from slack import SLACK, SOAK
 from vpc import acl, begin, host, host_mac, mac, macs, named, net, plug, rule, strict, tell, tier, unplug, up, vpc
 
 from holdfast.lab.process import Result
 
 pytestmark = pytest.mark.lab
 
-SOAK = os.environ.get("HOLDFAST_SOAK") == "1"
 ORDERS, MOVES = (30, 25) if SOAK else (3, 12)
 TIERS = (1, 2, 3, 4)
-PLUGGED_AFTER_S, BOUND_S, AT_ONCE_S = 2.0, 3.0, 1.5
+PLUGGED_AFTER_S, BOUND_S, AT_ONCE_S = 2.0, 3.0, SLACK * 1.5
 KEPT_PLACES = ("/etc", "/run", "/var/lib/misc", "/var/lib/holdfast")
 
 

@@ -1,19 +1,17 @@
 """Both ends of a flow and what arrives at a host: the tests' own eyes, beside the sentences of the lab."""
 
 import contextlib
-import ctypes
 import json
 import socket
-import threading
 import time
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import pytest
+from threads import in_network
 
 from holdfast.lab.host import Host
 
-_CLONE_NEWNET = 0x40000000
 _SEEN = """
 table inet seen {
   set packets { type ifname . ipv4_addr . ipv4_addr . inet_proto . inet_service; flags dynamic; size 65535; }
@@ -101,19 +99,7 @@ def cannot_ping(host: Host, target: str, source: str) -> None:
 
 def socket_in(host: Host, kind: socket.SocketKind) -> socket.socket:
     """A socket of this process that lives in a host's network."""
-    made: list[socket.socket] = []
-
-    def make() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        with open(f"/run/netns/{host.namespace}", "rb") as there:  # noqa: PTH123 setns wants a descriptor
-            if libc.setns(there.fileno(), _CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), f"entering {host.namespace}")
-        made.append(socket.socket(socket.AF_INET, kind))
-
-    thread = threading.Thread(target=make)  # its end is the way back
-    thread.start()
-    thread.join()
-    return made[0]
+    return in_network(host.namespace, lambda: socket.socket(socket.AF_INET, kind))
 
 
 class Wire:

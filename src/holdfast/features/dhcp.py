@@ -156,13 +156,15 @@ def _texts(
 ) -> Iterator[tuple[str, str]]:
     """All that dnsmasq reads again when it is told to, without forgetting anybody."""
     boot = router.boot
-    elsewhere = [host for n in networks if n.domain != boot.domain for host in dwellers[n.network].values()]
+    own = dnsmasq.own_name(boot.name)
+    foreign = [n for n in networks if n.domain != boot.domain]
+    elsewhere = [host for n in foreign for host in (Host(address=n.address, name=own), *dwellers[n.network].values())]
     yield dnsmasq.HOSTS, dnsmasq.hosts(bag.hosts)
     yield dnsmasq.OPTIONS, dnsmasq.options(bag.hosts)
     yield dnsmasq.NETWORK_OPTIONS, dnsmasq.network_options(networks)
     yield (
         dnsmasq.NAMES,
-        dnsmasq.names(bag.hosts, dnsmasq.host_name(boot.name) or "router", (n.data_server for n in networks)),
+        dnsmasq.names(bag.hosts, own, [n.address for n in networks], (n.data_server for n in networks)),
     )
     yield dnsmasq.MORE_NAMES, dnsmasq.more_names(elsewhere, boot.domain)
     yield dnsmasq.RESOLV, dnsmasq.resolv((*boot.internal_dns, *boot.dns))
