@@ -7,9 +7,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from holdfast.boot.line import command, is_boot_line, parse
-from holdfast.config import EMPTY, Config, decode, merge
+from holdfast.config import EMPTY, Config, decode, dump, load, merge
 from holdfast.login import hashed
 from holdfast.router import Facts
 from holdfast.shared import BootLine
@@ -54,7 +55,20 @@ def test_values_keep_their_equals_signs() -> None:
 def test_of_a_repeated_key_the_first_counts() -> None:
     line = f"{PLAIN} redundant_router=1 redundant_state=BACKUP redundant_router=1 redundant_state=PRIMARY"
 
-    assert stored(line).other["redundant_state"] == "BACKUP"
+    assert parse(line)["redundant_state"] == "BACKUP"
+    assert stored(line).older, "PRIMARY, which comes later, is a newer server's word"
+
+
+@pytest.mark.parametrize("said", ["PRIMARY", "MASTER", "BACKUP", "FAULT"])
+def test_a_boot_line_of_an_earlier_version_loses_its_words_for_the_role(said: str) -> None:
+    """And means what the same boot line means today."""
+    roles = {"redundant_state": said, "redundant_master": "true"}
+    for more in ("", " authorized_key=QQ==", " publicMtu=1500"):
+        now = stored(f"{PLAIN} redundant_router=1 redundant_state={said}{more}")
+        then = replace(now, older=False, other={**now.other, **roles})
+
+        assert load(dump({**EMPTY, "cmdline": then})) == {**EMPTY, "cmdline": now}
+        assert not now.other.keys() & roles.keys()
 
 
 def test_blanks_at_both_ends_and_twice_mean_nothing() -> None:

@@ -13,6 +13,7 @@ from holdfast import alerts, cli, facts, manage_service, promotion_file, role_re
 from holdfast.answers.checkrouter import ALONE, UNKNOWN, WATCH, Seen, doubts, pair
 from holdfast.boot import line as boot_line
 from holdfast.config import EMPTY
+from holdfast.features.cmdline import CmdLine, merge
 from holdfast.features.state_report import FEATURE
 from holdfast.marks import Marks
 from holdfast.router import Facts, Role, Router
@@ -201,6 +202,8 @@ def test_before_there_is_a_guest_network_nobody_is_elected() -> None:
         (STANDING_BY._replace(held=True), "BACKUP, but 10.1.1.1 is here"),
         (STANDING_BY._replace(outer={"eth2": True}), "BACKUP, but eth2 is up"),
         (STANDING_BY._replace(role="", outer={"eth2": True}), "BACKUP, but eth2 is up"),
+        (SERVING._replace(missing=("eth2",)), "the outer nic eth2 is missing"),
+        (STANDING_BY._replace(missing=("1e:00:00:00:00:01",)), "the outer nic 1e:00:00:00:00:01 is missing"),
     ],
 )
 def test_what_does_not_fit_together_is_a_fault_with_a_reason(seen: Seen, why: str) -> None:
@@ -210,8 +213,9 @@ def test_what_does_not_fit_together_is_a_fault_with_a_reason(seen: Seen, why: st
 
 def watch(text: str, *, mtu: int = 0) -> dict[str, Any]:
     """What one of a pair leaves for the report, by its boot line's word; `mtu` is what newer servers send."""
-    line = BootLine(redundant=True, type="router", private_mtu=mtu, other={"redundant_state": text} if text else {})
-    router = Router({**EMPTY, "cmdline": line}, Facts())
+    told = {"type": "router", "redundant_router": "1", "privateMtu": str(mtu or "null"), "redundant_state": text}
+    command = CmdLine(cmd_line={key: value for key, value in told.items() if value})
+    router = Router({**EMPTY, "cmdline": merge(BootLine(), command, Router(EMPTY, Facts())).bag}, Facts())
     (claim,) = FEATURE.contribute(None, router)
     part: Any = claim.part
     assert part.path == WATCH
@@ -259,6 +263,10 @@ def test_the_report_reads_what_is_there(tmp_path: Path) -> None:
     units.mkdir(parents=True)
     (units / "invocation:keepalived.service").symlink_to("7f")
     assert role_report.line(tmp_path, settle_s=0) == "Status: PRIMARY"
+
+    named = '{"outer": ["lo"], "missing": ["eth3"], "virtual": "127.0.0.1", "word": "PRIMARY"}'
+    (tmp_path / WATCH.lstrip("/")).write_text(named)
+    assert role_report.line(tmp_path, settle_s=0) == "Status: FAULT"
 
     (tmp_path / WATCH.lstrip("/")).write_text('{"outer": ["lo", "nix9"], "virtual": "127.0.0.1", "word": "PRIMARY"}')
     assert role_report.line(tmp_path, settle_s=0) == "Status: FAULT"

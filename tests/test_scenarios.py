@@ -30,6 +30,8 @@ SCENARIOS = Path(__file__).parent / "scenarios"
 CASES = sorted(path.parent for path in SCENARIOS.rglob("facts.json"))
 WRITE = os.environ.get("HOLDFAST_GOLDEN") == "write"
 ORDER = ("Link", "Address", "Route", "PolicyRule", "Unit", "Sysctl")
+ROLES = {"MASTER", "PRIMARY", "BACKUP", "FAULT", "redundant_state", "redundant_master", "redundant_primary"}
+"""Whose place is no bag: who serves is keepalived's to say."""
 WITH_PROGRAM = SCENARIOS / "cmdline" / "plain"
 """The one case that shows the firewall's constant program and the kernel parameters."""
 
@@ -124,11 +126,23 @@ def assert_path_forgotten(stage: Stage) -> None:
 
 
 def assert_only_known_texts(stage: Stage) -> None:
-    """What is stored reads back as it was written, and no conflict hides behind a good answer."""
+    """What is stored reads back as it was written, no bag holds a role, and no conflict hides behind a good answer."""
     held = stage.session.store.load()
     if held:
+        told = {word for document in held.documents.values() for word in strings(msgspec.json.decode(document))}
+        assert told.isdisjoint(ROLES)
         assert config.dump(config.load(held.documents)) == held.documents
     assert stage.meaning().conflicts == ()
+
+
+def strings(document: object) -> Iterator[str]:
+    """Every key and every text in a document."""
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, dict | list):
+        yield from (key for key in document if isinstance(document, dict))
+        for value in document.values() if isinstance(document, dict) else document:
+            yield from strings(value)
 
 
 def expectations(case: Path, stage: Stage, answers: list[tuple[str, Answer]]) -> Iterator[tuple[str, str]]:

@@ -47,6 +47,8 @@ def test_who_is_wished_stopped_is_stopped_and_said_to_be(tmp_path: Path) -> None
         (b'{"advert_s": -1}', "advert_s"),
         (b'{"advert_s": 0.01}', "advert_s"),
         (b'{"advert_s": 300}', "advert_s"),
+        (b'{"advert_s": 1.9}', "advert_s: 1.9 s"),
+        (b'{"advert_s": 2.0000001}', "advert_s"),
         (b'{"gateway_probe": 1}', "gateway_probe"),
         (b"advert_s: 1", "malformed"),
     ],
@@ -59,6 +61,8 @@ def test_settings_that_are_wrong_are_refused_by_name(text: bytes, named: str) ->
 def test_settings() -> None:
     assert parse(b"{}") == Settings()
     assert parse(b'{"advert_s": 0.1, "gateway_probe": true}') == Settings(advert_s=0.1, gateway_probe=True)
+    assert parse(b'{"advert_s": 0.95}') == Settings(advert_s=0.95)
+    assert [parse(text) for text in (b'{"advert_s": 2}', b'{"advert_s": 2.0}')] == [Settings(advert_s=2)] * 2
 
 
 def test_the_last_good_settings_hold_while_the_file_is_wrong(tmp_path: Path) -> None:
@@ -72,5 +76,8 @@ def test_the_last_good_settings_hold_while_the_file_is_wrong(tmp_path: Path) -> 
     held, complaint = facts.settings(tmp_path, marks)
     assert held == Settings(advert_s=0.1)
     assert "settings.json" in complaint
+    path.write_text('{"advert_s": 1.9}')
+    marks.write("settings", path.read_bytes())  # an earlier version took it
+    assert facts.settings(tmp_path, marks)[0] == Settings()
     path.unlink()
     assert facts.settings(tmp_path, marks) == (Settings(), "")

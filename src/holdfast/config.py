@@ -253,7 +253,7 @@ def load(documents: Mapping[str, bytes]) -> Config:
                 config[name] = msgspec.json.decode(documents[name], type=type(empty))
             except msgspec.DecodeError as error:
                 raise Degraded(f"{name}.json is not of this version's shape: {error}") from error
-    return config
+    return config | {f.name: f.renew(config[f.name]) for f in FEATURES if f.renew and f.name in documents}
 
 
 def dump(config: Config) -> dict[str, bytes]:

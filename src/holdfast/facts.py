@@ -1,5 +1,6 @@
 """What only this machine can tell: which nics it has, what keepalived made of it, what its guests have acknowledged."""
 
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 
@@ -57,8 +58,15 @@ def settings(root: Path, marks: Marks) -> tuple[Settings, str]:
     try:
         chosen = parse(written)
     except Rejected as error:
-        held = marks.read(_SETTINGS)
-        return (parse(held) if held else Settings()), str(error)
+        return _held(marks), str(error)
     if written != marks.read(_SETTINGS):
         marks.write(_SETTINGS, written)
     return chosen, ""
+
+
+def _held(marks: Marks) -> Settings:
+    """The settings that were right last; none where the version that took them for right was another one."""
+    with suppress(Rejected):
+        if held := marks.read(_SETTINGS):
+            return parse(held)
+    return Settings()

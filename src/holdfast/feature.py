@@ -119,6 +119,7 @@ class Feature(NamedTuple, Generic[Bag]):
     `forget` drops what was about a nic that is no longer configured, or about a VM that is gone: what comes there
     next inherits nothing.
     `units` names the field of a command whose items are refused one by one.
+    `renew` turns a bag that an earlier version stored into what this one makes of the same message.
     """
 
     name: str
@@ -128,3 +129,4 @@ class Feature(NamedTuple, Generic[Bag]):
     contribute: Callable[[Bag, Router], Iterator[Claim]]
     units: str = ""
     forget: Callable[[Bag, Gone], Bag] | None = None
+    renew: Callable[[Bag], Bag] | None = None

@@ -1,5 +1,7 @@
 """A nic with everything that it is to carry, and what a nic is for.  Pure."""
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 
 from holdfast.addresses import network
@@ -11,6 +13,8 @@ PURPOSES = {
     "vpcrouter": ("control",),
 }
 """What eth0, eth1, … are for, by type of router."""
+OUTER = ("public", "private")
+"""Purposes of the nics that only the serving router of a pair has up."""
 
 
 class Interface(Struct, frozen=True):
@@ -44,3 +48,18 @@ class Interface(Struct, frozen=True):
     def networks(self) -> tuple[str, ...]:
         """The connected networks, canonical."""
         return tuple(sorted({network(address, prefix) for address, prefix in self.addresses}))
+
+
+def missing(faces: Iterable[Interface]) -> tuple[str, ...]:
+    """The outer nics, public and private gateways', that are to carry addresses and are absent: MAC, or name where no
+    MAC is known.  One that the boot line knows by its number alone is not missed once another carries its addresses.
+    """
+    outer = [face for face in faces if face.purpose in OUTER]
+    carried = {address for face in outer if face.device for address, _ in face.addresses}
+    found = []
+    for face in sorted((face for face in outer if not face.device), key=lambda face: (":" not in face.nic, face.nic)):
+        own = {address for address, _ in face.addresses} - carried
+        if own:
+            found.append(face.nic)
+            carried |= own
+    return tuple(found)

@@ -48,7 +48,8 @@ class Pair(Struct, frozen=True, kw_only=True):
     """/run/holdfast/pair.json: what this router is in its pair.  `key`: in hex, for the hello's proof.
 
     `ground`: the segment's shared interface, VRRP's version and interval, as `10.71.1.1/24 v2 1`; both routers need
-    the same, empty where there is no segment.  `segment`: its device.  `outer`: public nics and private gateways'.
+    the same, empty where there is no segment.  `segment`: its device.  `outer`: public nics and private gateways',
+    `missing`: those that are wanted and absent.
     `announce`: devices and what the serving router has on them.  `gateways`: public nics and the routers behind them.
     `digests`: of what both routers should know alike.  `nics`: device of each guest network.
     """
@@ -60,6 +61,7 @@ class Pair(Struct, frozen=True, kw_only=True):
     advert_s: float = 1
     faces: tuple[Face, ...] = ()
     outer: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     announce: tuple[tuple[str, tuple[str, ...]], ...] = ()
     gateways: tuple[tuple[str, str], ...] = ()
     digests: dict[str, str] = {}

@@ -45,6 +45,7 @@ def look(root: Path) -> Seen | None:
         held=bool(watch["virtual"]) and is_local(Path("/proc/net/fib_trie").read_text(), watch["virtual"]),
         outer=outer,
         word=watch["word"],
+        missing=tuple(watch.get("missing", ())),  # an earlier version has not said it
     )
 
 

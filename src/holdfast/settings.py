@@ -15,7 +15,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be chosen, and what holds where nothing is.  Both routers of a pair need the same.
 
     `advert_s`: seconds between keepalived's advertisements, 0.05 to 255; 0 leaves it to the boot line.  Below one
-    second the protocol is version 3, which has no password; a router that pauses for three of them has lost.
+    second the protocol is version 3, which has no password; a router that pauses for three of them has lost.  From one
+    second on the protocol is version 2, which knows whole seconds alone.
     `gateway_probe`: whether a serving router of a pair that hears nothing of its public gateway yields to its peer.
     """
 
@@ -31,4 +32,6 @@ def parse(text: bytes) -> Settings:
         raise Rejected(f"{PATH}: {error}") from error
     if 0 < settings.advert_s < SHORTEST_ADVERT_S:
         raise Rejected(f"{PATH}: advert_s: less than {SHORTEST_ADVERT_S} s is more than keepalived can keep")
+    if settings.advert_s >= 1 and not settings.advert_s.is_integer():
+        raise Rejected(f"{PATH}: advert_s: {settings.advert_s:g} s: from one second on it has to be a whole number")
     return settings

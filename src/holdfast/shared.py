@@ -22,7 +22,8 @@ class BootLine(Data, frozen=True, kw_only=True):
     """The boot line, understood.  `other` keeps what no feature asks for yet, `secrets` what must be masked.
 
     Of a redundant pair: `pair` is the id that both routers share (0: none was told), `advert_s` the interval of VRRP's
-    advertisements, `guest_gateway` the address that an isolated network's guests use, whichever router serves.
+    advertisements, `guest_gateway` the address that an isolated network's guests use, whichever router serves; `older`:
+    the server is one before 4.16, by its words for the two.
     """
 
     name: str = ""
@@ -49,6 +50,7 @@ class BootLine(Data, frozen=True, kw_only=True):
     pair: int = 0
     advert_s: int = 1
     guest_gateway: str = ""
+    older: bool = False
     other: dict[str, str] = {}
     secrets: dict[str, str] = {}
 

@@ -22,7 +22,11 @@ DIFFERS_S = 3.0
 DIVERGED_S = 30.0
 """When a difference is worth an alert."""
 LOST_S, NEVER_SEEN_S = 0.05, 3.0
-"""How long an outer link may be without carrier: where it had one in this role, and where it is still coming up."""
+"""How long an outer link may be without carrier: where it had one in this role, and where it is still coming up; and
+how long it may be down, or its nic gone: another hand may be at it."""
+LATE_S = 20.0
+"""How long a nic that has not been there may keep this router waiting: longer than its command waits for it, since the
+peer may not have been told yet."""
 YIELD_S = 3.0
 """How long the peer has to take over before a router that yielded serves on."""
 UNABLE_S, LONGEST_UNABLE_S = 60.0, 3600.0
@@ -74,35 +78,49 @@ def boosted(role: str, heard: Peer | None, *, able: bool, hold: bool) -> bool:
 class Links(NamedTuple):
     """The outer links: how many are up and carry, and how many are up and do not.
 
+    `down`: how many are not up, as all of a backup are on purpose; `missing`: how many nics are wanted and absent.
     `gateway`: whether the gateways behind them speak; None where nobody asks them, or none has spoken yet.
     """
 
     carrying: int
     lost: int
     gateway: bool | None = None
+    down: int = 0
+    missing: int = 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether there are any, and all of them carry."""
+        return self.carrying > 0 and not (self.lost or self.down or self.missing)
 
 
 class Outage:
-    """How long this router has served with an outer link that does not carry."""
+    """How long this router has served with an outer link that does not carry, is down, or is not there."""
 
     def __init__(self) -> None:
         self._seen = False
-        self._since = inf
+        self._there = 0
+        self._dark = inf
+        self._gone = inf
+        self._late = inf
         self._told = False
 
     def step(self, role: str, links: Links, now: float) -> bool:
         """Whether it is one by now."""
-        if role != MASTER:
-            self._seen, self._since = False, inf
-        elif not links.lost:
-            self._seen, self._since = self._seen or links.carrying > 0, inf
-        else:
-            self._since = min(self._since, now)
+        serves = role == MASTER
+        there = links.carrying + links.lost + links.down
+        self._there = max(there, self._there if links.missing else 0) if serves else 0
+        gone = links.down > 0 or there < self._there
+        self._seen = serves and (self._seen or (links.carrying > 0 and not links.lost))
+        self._dark = min(self._dark, now) if serves and links.lost else inf
+        self._gone = min(self._gone, now) if serves and gone else inf
+        self._late = min(self._late, now) if serves and links.missing else inf
         self._told = now >= self._until()
         return self._told
 
     def _until(self) -> float:
-        return self._since + (LOST_S if self._seen else NEVER_SEEN_S)
+        dark_s = LOST_S if self._seen else NEVER_SEEN_S
+        return min(self._dark + dark_s, self._gone + NEVER_SEEN_S, self._late + LATE_S)
 
     def due(self) -> float:
         """When it will be one; infinity where it is one already, or nothing is wrong."""

@@ -30,11 +30,13 @@ from pair import ADVERT_S, FAR, IsolatedPair, isolated_pair
 from streams import Streams
 
 from holdfast.lab.router import Router
+from holdfast.verdict import NEVER_SEEN_S
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone, pytest.mark.pair]
 
 FAST_S = 0.1
 TERMS = (13, 14)
+GONE_S = NEVER_SEEN_S + SLACK * PLANNED_S
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +180,58 @@ def test_the_death_of_the_agent_is_noticed_by_nobody(pair: IsolatedPair, tell: C
         assert (lost(seen.counts), seen.lived) == ([0] * len(seen.counts), FLOWS)
         assert [pair.entered(router) for router in pair.routers] == before
         pair.ready()
+
+
+def anew(pair: IsolatedPair, router: Router) -> None:
+    """Let a router forget that it has yielded, which its agent alone knows: its peer could hand over to it at once."""
+    assert router.shell(["systemctl", "restart", "holdfast-agent.service"]).code == 0
+    peer = pair.other(router)
+
+    def able() -> bool:
+        return json.loads(peer.read("/run/holdfast/peer.json"))["able"] is True
+
+    peer.eventually(able, "its peer could serve")
+
+
+def test_an_outer_nic_that_is_unplugged(pair: IsolatedPair, tell: Callable[[str], None]) -> None:
+    """It moves the role once, its return does not, and a peer without its nic is none that could serve."""
+    one, two = pair.master, pair.backup
+    anew(pair, two)
+    nic = pair.nic(one, pair.public_mac)
+
+    def unplug() -> None:
+        one.unplug(nic)
+        taken_over(pair, two)
+
+    counts = pair.lab.measure(flows(pair), unplug)
+    tell(f"unplugged: outage {outage_s(counts):.2f} s")
+    assert outage_s(counts) <= GONE_S
+    assert f"the outer nic {pair.public_mac} is missing" in one.shell(["/usr/local/bin/holdfast", "status"]).text
+    assert pair.says(one) == "FAULT"
+    assert "could not take over" in two.shell(["/usr/local/bin/holdfast", "status"]).text
+    began = pair.elections()
+    assert one.plug(pair.world_segment, pair.public_mac) == nic
+    pair.ready()
+    time.sleep(2 * ADVERT_S)
+    assert pair.elections() == began
+    truth(pair, two)
+    anew(pair, one)
+
+
+@pytest.mark.soak
+def test_an_outer_link_that_somebody_sets_down(pair: IsolatedPair, tell: Callable[[str], None]) -> None:
+    master, backup = pair.master, pair.backup
+    anew(pair, backup)
+
+    def down() -> None:
+        assert master.shell(["ip", "link", "set", pair.nic(master, pair.public_mac), "down"]).code == 0
+        taken_over(pair, backup)
+
+    counts = pair.lab.measure(flows(pair), down)
+    tell(f"set down: outage {outage_s(counts):.2f} s")
+    assert outage_s(counts) <= GONE_S
+    truth(pair, backup)
+    anew(pair, master)
 
 
 def test_two_serve_only_while_the_guest_network_is_cut(pair: IsolatedPair, tell: Callable[[str], None]) -> None:

@@ -7,7 +7,7 @@ other text means that nothing is known, and no text that the router does not ans
 from typing import NamedTuple
 
 WATCH = "/run/holdfast/watch.json"
-"""Where to look: `outer` (names of nics), `virtual` (an address), `word`; see `Seen`."""
+"""Where to look: `outer` (names of nics), `missing` (nics), `virtual` (an address), `word`; see `Seen`."""
 
 
 class Seen(NamedTuple):
@@ -15,7 +15,8 @@ class Seen(NamedTuple):
 
     `role`: keepalived's last word, empty if it has said none; `runs`: keepalived does; `virtual`: the address that it
     keeps for guests, empty where nothing is elected yet; `held`: this router has that address; `outer`: whether each
-    public or private gateway's nic is up, by name; `word`: what this management server calls the one that serves.
+    public or private gateway's nic is up, by name; `word`: what this management server calls the one that serves;
+    `missing`: such nics that are wanted and absent, by MAC, or by name where none is known.
     """
 
     role: str
@@ -24,6 +25,7 @@ class Seen(NamedTuple):
     held: bool
     outer: dict[str, bool]
     word: str
+    missing: tuple[str, ...] = ()
 
 
 def doubts(seen: Seen) -> list[str]:
@@ -38,7 +40,7 @@ def doubts(seen: Seen) -> list[str]:
     for device, up in sorted(seen.outer.items()):
         if up != serving:
             found.append(f"{role}, but {device} is {'up' if up else 'down'}")
-    return found
+    return [*found, *(f"the outer nic {nic} is missing" for nic in seen.missing)]
 
 
 def pair(seen: Seen) -> str:

@@ -33,6 +33,7 @@ class Decisions:
         self._outage = verdict.Outage()
         self._yielding = verdict.Yielding()
         self._gateway = False
+        self._missing = False
         self._two = verdict.TwoMasters()
         self._differences = verdict.Differences()
         self._presence = verdict.Presence()
@@ -46,10 +47,15 @@ class Decisions:
 
     def able(self, own: Own, now: float) -> bool:
         """Whether this router would be a help to its peer."""
-        return own.role in (verdict.MASTER, verdict.BACKUP) and not own.unable and self._yielding.able(now)
+        return (
+            own.role in (verdict.MASTER, verdict.BACKUP)
+            and not (own.unable or self._missing)
+            and self._yielding.able(now)
+        )
 
     def write(self, own: Own, pair: Pair, heard: Peer | None, now: float, outer: Links) -> Own:
         """Write keepalived's numbers, and return this router as it is then."""
+        self._missing = outer.missing > 0
         own = self._hold(own, pair, heard, now)
         own = self._fault(own, heard, now, outer)
         boost = _BOOST * verdict.boosted(own.role, heard, able=self.able(own, now), hold=own.hold)
@@ -71,14 +77,13 @@ class Decisions:
 
     def _fault(self, own: Own, heard: Peer | None, now: float, outer: Links) -> Own:
         dark, silent = self._outage.step(own.role, outer, now), outer.gateway is False
-        carries = outer.carrying > 0 and not outer.lost
         # Who does not serve asks no gateway: what made it yield to the peer may still be so.
-        sound = carries and (not self._gateway or (own.role == verdict.MASTER and outer.gateway is True))
+        sound = outer.sound and (not self._gateway or (own.role == verdict.MASTER and outer.gateway is True))
         before = self._yielding.active
         fault = self._yielding.step(own.role, heard, now, broken=dark or silent, sound=sound)
         if fault and not before:
             self._gateway = silent and not dark
-            why = "its gateway is silent" if self._gateway else "an outer link has no carrier"
+            why = "its gateway is silent" if self._gateway else "an outer link has no carrier, is down or is missing"
             alerts.alert(self.root, [f"this router yields to its peer: {why}"])
         if fault == own.fault or (not fault and leaving(own, now)):
             return own

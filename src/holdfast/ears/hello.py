@@ -105,7 +105,7 @@ class PeerEar:
             return
         heard = self.talk.heard(now)
         self.gateways.keep(self.pair, serving=own.role == verdict.MASTER)
-        outer = links(self._asked, self.pair.outer)._replace(gateway=self.gateways.step(now))
+        outer = links(self._asked, self.pair.outer, len(self.pair.missing))._replace(gateway=self.gateways.step(now))
         own = self.decided.write(own, self.pair, heard, now, outer)
         self._speak(own, self.pair, outer, now)
         yield from self.decided.tell(own, self.pair, heard, now)

@@ -23,19 +23,22 @@ _AT_ONCE = 64
 _EVERYBODY = b"\xff" * 6
 
 
-def links(asked: socket.socket, devices: tuple[str, ...]) -> Links:
-    """How many of the devices are up and carry, and how many are up and do not.  `asked`: any socket."""
-    carrying = lost = 0
+def links(asked: socket.socket, devices: tuple[str, ...], missing: int = 0) -> Links:
+    """How the devices are now.  `asked`: any socket; `missing`: how many others were not there to be named."""
+    carrying = lost = down = 0
     for device in devices:
         try:
             answer = ioctl(asked, _SIOCGIFFLAGS, struct.pack("40s", device.encode()))
         except OSError:
-            continue  # it was unplugged
+            missing += 1  # it was unplugged, and no run has found that out yet
+            continue
         (flags,) = struct.unpack_from("16xH", answer)
         if flags & _IFF_UP:
             carries = _carries(asked, device, flags)
             carrying, lost = carrying + carries, lost + (not carries)
-    return Links(carrying, lost)
+        else:
+            down += 1
+    return Links(carrying, lost, down=down, missing=missing)
 
 
 def _carries(asked: socket.socket, device: str, flags: int) -> bool:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from holdfast.addresses import prefix_length
 from holdfast.errors import Rejected
 from holdfast.feature import Claim, Command, Feature, Merged
@@ -19,6 +21,11 @@ SECRET_KEYS = (
     "baremetalnotificationapikey", "privatekey",
     "userdata",  # it may hold anything
 )  # fmt: skip
+_STATE = "redundant_state"
+_ROLES = {_STATE, "redundant_master", "redundant_primary"}
+"""Who serves is keepalived's to say, and no bag's."""
+_NEWER = ("publicMtu", "privateMtu", "authorized_key", "logrotatefrequency")
+"""What servers say that call the serving router PRIMARY, and those of 4.6.1 do not."""
 _KEY = "authorized_key"
 _CONSOLE = "vmpassword"
 _UNDERSTOOD = {
@@ -67,6 +74,7 @@ def merge(bag: BootLine, command: CmdLine, _router: Router) -> Merged[BootLine]:
             pair=_whole(given, "router_id"),
             advert_s=_number(given, "advert_int") or 1,
             guest_gateway=_address(given, "guestgw"),
+            older=_older(_text(given, _STATE), newer=any(_text(given, key) for key in _NEWER)),
             other=_others(bag, given),
             secrets=_secrets(given),
         ),
@@ -76,10 +84,27 @@ def merge(bag: BootLine, command: CmdLine, _router: Router) -> Merged[BootLine]:
 
 def _others(bag: BootLine, given: dict[str, str]) -> dict[str, str]:
     """What no field keeps.  A key that nobody could log in by does not take the place of one that somebody can."""
-    others = {k: v for k, v in given.items() if k not in _UNDERSTOOD | {*SECRET_KEYS} and not _is_nic_key(k)}
+    known = _UNDERSTOOD | _ROLES | {*SECRET_KEYS}
+    others = {k: v for k, v in given.items() if k not in known and not _is_nic_key(k)}
     if not authorized(others.get(_KEY, "")) and _KEY in others and _KEY in bag.other:
         others[_KEY] = bag.other[_KEY]
     return others
+
+
+def _older(said: str, *, newer: bool) -> bool:
+    """Whether the server is one before 4.16: it says MASTER of the router that serves.  Of the second one both ages say
+    BACKUP: there `newer` tells, whether it said what older ones do not.
+    """
+    return said == "MASTER" or (said not in ("", "PRIMARY") and not newer)
+
+
+def renew(bag: BootLine) -> BootLine:
+    """Earlier versions kept the words for the role."""
+    if not _ROLES & bag.other.keys():
+        return bag
+    other = {key: value for key, value in bag.other.items() if key not in _ROLES}
+    newer = bool(bag.public_mtu or bag.private_mtu) or any(_text(other, key) for key in _NEWER)
+    return replace(bag, other=other, older=_older(_text(bag.other, _STATE), newer=newer))
 
 
 def _secrets(given: dict[str, str]) -> dict[str, str]:
@@ -232,4 +257,4 @@ def _sysctls(bag: BootLine, router: Router) -> Iterator[tuple[str, str]]:
             yield f"net/ipv4/conf/{face.device}/send_redirects", "0"
 
 
-FEATURE = Feature("cmdline", (CmdLine,), BootLine, merge, contribute)
+FEATURE = Feature("cmdline", (CmdLine,), BootLine, merge, contribute, renew=renew)

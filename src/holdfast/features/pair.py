@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from holdfast import peer
 from holdfast.addresses import network, number
 from holdfast.feature import Claim, Feature
+from holdfast.interface import missing
 from holdfast.peer import Face, Pair
 from holdfast.router import Router
 from holdfast.shared import BootLine, Data
@@ -45,6 +46,7 @@ def _pair(router: Router) -> Pair:
         advert_s=router.advert_s,
         faces=tuple(sorted(faces, key=lambda face: number(face.address))),
         outer=tuple(face.device for face in outer),
+        missing=missing(router.interfaces),
         announce=router.announced,
         # A private gateway's far end is its owner's: that it is silent says nothing of this router.
         gateways=tuple((face.device, face.gateway) for face in outer if face.gateway and face.purpose == "public"),
@@ -106,7 +108,7 @@ def _alike(router: Router) -> Iterator[tuple[str, Any]]:
 
 def _line(boot: BootLine) -> BootLine:
     """The boot line without what is each router's own."""
-    return replace(boot, name="", nics=(), localgw="", other={}, secrets={})
+    return replace(boot, name="", nics=(), localgw="", other={}, secrets={}, older=False)
 
 
 def _told(name: str, bag: Data | Struct) -> Any:
