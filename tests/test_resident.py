@@ -1,7 +1,10 @@
 """The resident agent's loop and its client: requests, wishes, ends.  Commands and ears are the tests' own."""
 
 import fcntl
+import importlib
+import inspect
 import os
+import pkgutil
 import signal
 import socket
 import struct
@@ -14,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import client
+from holdfast import client, ears, resident
 from holdfast.ears import links
 from holdfast.ears.links import Links
 from holdfast.ears.timer import Timer
@@ -319,3 +322,12 @@ def test_nics_are_read_without_a_program() -> None:
             told = fcntl.ioctl(asked, 0x8927, struct.pack("40s", name.encode()))
             assert told[18:24] == mac
             assert Path(f"/sys/class/net/{name}").exists() or os.geteuid()
+
+
+def test_no_ear_is_forgotten() -> None:
+    for _, name, _ in pkgutil.iter_modules(ears.__path__):
+        module = importlib.import_module(f"holdfast.ears.{name}")
+        own = [one for one in vars(module).values() if isinstance(one, type) and one.__module__ == module.__name__]
+        for ear in own:
+            if hasattr(ear, "tick") and hasattr(ear, "due") and hasattr(ear, "fileno"):
+                assert f"{ear.__name__}(" in inspect.getsource(resident.main), ear.__qualname__

@@ -11,11 +11,13 @@ from holdfast import agent, alerts, sequence
 from holdfast.boot import Found, leave
 from holdfast.boot.line import command
 from holdfast.booting import BOOT_LINE as BOOT_FILE
+from holdfast.ears.start import Start
 from holdfast.marks import Marks
+from holdfast.scripts import version
 from holdfast.sequence import ASKED, SILENCE_S, UNHEARD_S
 from holdfast.session import Session
 from test_bundle import HEAD, block
-from test_laws import Message, rule, vm
+from test_laws import Message, address, rule, vm
 
 TOLD = msgspec.json.decode(BOOT_LINE.document, type=dict[str, object])["cmd_line"]
 assert isinstance(TOLD, dict)
@@ -245,3 +247,63 @@ def test_what_is_only_merged_is_said_as_well(router: Routed) -> None:
     assert router.session.merge("merged.json").code == 0
     router.send(vm(11, 2))
     assert router.rules == {1, 2}
+
+
+def test_a_vpc_without_tiers_keeps_its_addresses_where_only_the_version_was_asked_for(
+    tmp_path: Path, clock: Clock, said: list[str]
+) -> None:
+    """A patch may ask for it long after a reboot; the next command is then any."""
+    line = LINE.replace("type=router", "type=vpcrouter")
+    vpc = Routed(tmp_path)
+    vpc.boot(line)
+    vpc.send(address(20))
+    held = agent.current(vpc.session.store)[0]["ips"]
+    vpc.boot(line)
+    vpc.session.sequence.marks.write(ASKED, b"1")
+    vpc.send({"type": "staticroutes", "routes": []})
+    clock.now += SILENCE_S + 1
+    vpc.session.converge("timer")
+
+    assert held.addresses
+    assert agent.current(vpc.session.store)[0]["ips"] == held
+    assert any("was no start" in text for text in said)
+
+
+def test_a_vpc_without_tiers_that_was_started_loses_what_is_not_said(tmp_path: Path, clock: Clock) -> None:
+    line = LINE.replace("type=router", "type=vpcrouter")
+    vpc = Routed(tmp_path)
+    vpc.boot(line)
+    vpc.send(address(20))
+    vpc.boot(line, fresh=True)
+    vpc.send({"type": "staticroutes", "routes": []})
+    clock.now += SILENCE_S + 1
+    vpc.session.converge("timer")
+
+    assert not agent.current(vpc.session.store)[0]["ips"].addresses
+
+
+def test_the_ear_hears_that_a_start_has_ended(router: Routed, clock: Clock) -> None:
+    router.boot(fresh=True)
+    ear = Start(router.root, 0.0)
+    ear._sequence = router.session.sequence  # noqa: SLF001 this router's marks are elsewhere
+    assert not [*ear.tick(10.0)]
+    router.bundle(WEB)
+    clock.now += SILENCE_S + 1
+
+    assert not [*ear.tick(12.0)], "it looks from time to time"
+    assert [wish.cause for wish in ear.tick(15.0)] == ["the start has ended"]
+    router.session.converge("the start has ended")
+    assert router.rules == {1}
+    assert not [*ear.tick(20.0)]
+
+
+def test_what_get_template_version_leaves_is_what_a_start_looks_for(tmp_path: Path) -> None:
+    marks = tmp_path / "run/holdfast/marks"
+    for path, text in (("etc/cloudstack-release", "Holdfast 1\n"), (version.BOOTED, "")):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    assert not sequence.StartSequence(Marks(marks)).asked
+    assert version.get_template_version([], tmp_path, 0.0) == 0
+    assert sequence.StartSequence(Marks(marks)).asked
+    assert Session(tmp_path, nic_wait_s=0).sequence.asked

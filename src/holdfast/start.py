@@ -15,6 +15,8 @@ from holdfast.sequence import ASKED, StartSequence
 from holdfast.starting import begins, confirmed, lost
 from holdfast.store import Store
 
+_ASKED_FIRST = "it asked for the template's version first"
+
 
 class Started(Protocol):
     """What is needed of a session.  All of it is for who holds the lock."""
@@ -52,11 +54,13 @@ def step(session: Started, kind: str) -> bool:
     config, number = agent.current(session.store)
     sequence = session.sequence
     if kind and number and sequence.asked:
-        sequence.begin("it asked for the template's version first", {**bags.EMPTY, "cmdline": config["cmdline"]}, ASKED)
+        sequence.begin(_ASKED_FIRST, {**bags.EMPTY, "cmdline": config["cmdline"]}, ASKED)
     vpc = config["cmdline"].type == "vpcrouter"
     if sequence.ends(kind, vpc=vpc):
-        # What guests have always comes in bundles: single commands alone are an ordinary day.
-        if sequence.note.bundles or (vpc and not config["guestnetwork"].tiers):
+        # What guests have always comes in bundles: single commands alone are an ordinary day.  A VPC without tiers has
+        # nothing for guests; where the version was asked for and no more, as anybody may, an ordinary day is likelier.
+        told = sequence.note.why != _ASKED_FIRST
+        if sequence.note.bundles or (told and vpc and not config["guestnetwork"].tiers):
             _confirm(session, config)
         else:
             call_off(session, "what was said after the boot was no start")
