@@ -31,7 +31,7 @@ class Guests:
         self.router: Router = lab.router("r3", nics)
         self.router.boot()
         self.router.write("/var/cache/cloud/cmdline", LINE)
-        expect(self.router.shell(["/usr/local/bin/holdfast", "boot"]).code == 0, "the router boots")
+        expect(self.router.shell(["/usr/sbin/holdfast", "boot"]).code == 0, "the router boots")
 
     def bundle(self, name: str, messages: list[tuple[str, dict[str, Any]]]) -> list[str]:
         """Put a bundle where the management server puts it; the command that takes it."""

@@ -57,7 +57,7 @@ def isolated(lab: Lab) -> Router:
     router = lab.router("r1", nics)
     router.boot()
     router.write("/var/cache/cloud/cmdline", LINE)
-    expect(router.shell(["/usr/local/bin/holdfast", "boot"]).code == 0, "the router boots")
+    expect(router.shell(["/usr/sbin/holdfast", "boot"]).code == 0, "the router boots")
     return router
 
 

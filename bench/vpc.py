@@ -48,7 +48,7 @@ class Vpc:
         self.router: Router = lab.router("r2", [(control, "1e:00:00:00:01:00")])
         self.router.boot()
         self.router.write("/var/cache/cloud/cmdline", LINE)
-        expect(self.router.shell(["/usr/local/bin/holdfast", "boot"]).code == 0, "the VPC router boots")
+        expect(self.router.shell(["/usr/sbin/holdfast", "boot"]).code == 0, "the VPC router boots")
         self.router.plug(self.public, PUBLIC_MAC)
         self.tell("ip_associations", {"type": "ips", "ip_address": [address(50, source_nat=True)]})
         self.guests: dict[int, Guest] = {}

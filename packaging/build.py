@@ -18,10 +18,10 @@ import control
 import wheels
 from control import ROOT, Package
 
+from holdfast.lab.places import LIBEXEC, UNITS, placed
+
 SOURCE, SYSTEM, HERE = ROOT / "src", ROOT / "system", ROOT / "packaging"
 TREE = "opt/holdfast/package"
-COMMAND = ("/usr/local/bin/holdfast", "/usr/sbin/holdfast")
-"""Where units name the operator's command, and where a package has it: `/usr/local` is nobody's but the operator's."""
 SCRIPTS = ("preinst", "postinst", "prerm", "postrm")
 RESTARTED = (
     "holdfast-guest.socket", "holdfast-guest.service", "dnsmasq.service", "ssh.service", "haproxy.service",
@@ -58,7 +58,7 @@ def content(package: Package, libraries: Path, built_s: int) -> dict[str, File |
     return {
         **{f"{TREE}/{path}": file for path, file in tree.items()},
         "opt/holdfast/lib": Link("current/lib"),
-        "opt/holdfast/libexec": Link("current/libexec"),
+        str(LIBEXEC): Link("current/libexec"),
         **dict(_system()),
         **dict(_documents(package, libraries, built_s)),
     }
@@ -73,8 +73,10 @@ def _tree(libraries: Path) -> Iterator[tuple[str, File]]:
             if path.suffix in (".py", ".so") and inside.parts[:2] != ("holdfast", "lab"):
                 lib[f"lib/{inside}"] = File(path.read_bytes())
     yield from lib.items()
-    for path in sorted([*(SYSTEM / "libexec").glob("holdfast-*"), HERE / "holdfast-upgrade"]):
-        yield f"libexec/{path.name}", File(path.read_bytes(), 0o755)
+    for to, source, mode in placed(SYSTEM):
+        if to.parent == LIBEXEC:
+            yield f"libexec/{to.name}", File(source.read_bytes(), mode)
+    yield "libexec/holdfast-upgrade", File((HERE / "holdfast-upgrade").read_bytes(), 0o755)
     yield "parts", File("".join(f"{part(unit, lib)} {unit}\n" for unit in RESTARTED).encode())
 
 
@@ -114,29 +116,16 @@ def _imported(room: str) -> set[str]:
 
 
 def _system() -> Iterator[tuple[str, File]]:
-    """Commands, units and accounts."""
-    for path in (SYSTEM / "bin").iterdir():
-        if path.is_file():
-            yield (
-                ("usr/sbin" if path.name == "holdfast" else "opt/cloud/bin") + f"/{path.name}",
-                File(path.read_bytes(), 0o755),
-            )
-    for path in [*_units(), *SYSTEM.glob("*.d/*.conf")]:
-        text = path.read_text().replace(*COMMAND)
-        yield f"lib/systemd/system/{path.relative_to(SYSTEM)}", File(text.encode())
-    for kind in ("sysusers", "tmpfiles"):
-        for path in SYSTEM.glob(f"*.{kind}"):
-            yield f"usr/lib/{kind}.d/{path.stem}.conf", File(path.read_bytes())
-
-
-def _units() -> list[Path]:
-    kinds = ("service", "socket", "path", "timer", "mount")
-    return sorted(path for path in SYSTEM.iterdir() if path.suffix[1:] in kinds and path.is_file())
+    """Commands, units and accounts: all but what a version brings with it."""
+    for to, source, mode in placed(SYSTEM):
+        if to.parent != LIBEXEC:
+            yield str(to), File(source.read_bytes(), mode)
 
 
 def enabled() -> list[str]:
     """Units that a start of the machine starts: those that say who wants them."""
-    return [path.name for path in _units() if re.search(r"^(WantedBy|RequiredBy)=", path.read_text(), re.MULTILINE)]
+    units = (source for to, source, _ in placed(SYSTEM) if to.parent == UNITS)
+    return [unit.name for unit in units if re.search(r"^(WantedBy|RequiredBy)=", unit.read_text(), re.MULTILINE)]
 
 
 def _documents(package: Package, libraries: Path, built_s: int) -> Iterator[tuple[str, File]]:

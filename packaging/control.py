@@ -61,12 +61,13 @@ REPLACED = ("dnsmasq",)
 DESCRIPTION = """keeps the configuration of CloudStack virtual routers
  Messages of a CloudStack management server are merged into documents that
  survive crashes and reboots. After every command the whole router (firewall,
- addresses, routes, DHCP, DNS, load balancer, guest metadata, redundancy, VPN) is
- compared with what these documents mean and put right where it differs.
+ addresses, routes, DHCP, DNS, load balancer, guest metadata, redundancy, VPN)
+ is compared with what these documents mean and put right where it differs.
  .
  This package makes a router of the machine: from the next start on it lets
  nothing in and passes nothing on before it knows what it is."""
-MAINTAINER = "Holdfast developers <holdfast@example.org>"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MAINTAINER = "{name} <{email}>".format_map(PROJECT["authors"][0])
 
 
 class Package(NamedTuple):
@@ -83,8 +84,7 @@ class Package(NamedTuple):
 
 def version() -> str:
     """Debian's version of the checkout: the project's, and the revision of the packaging."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return f"{project['version']}-{REVISION}"
+    return f"{PROJECT['version']}-{REVISION}"
 
 
 def fields(package: Package, size: int) -> Iterator[str]:

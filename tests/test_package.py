@@ -18,6 +18,8 @@ import pytest
 from holdfast import __version__, upgrade, verbs
 from holdfast.desired import Desired
 from holdfast.errors import Failed
+from holdfast.features import control as way_in
+from holdfast.lab import image, places
 from holdfast.lab.image import DEPENDENCIES
 from holdfast.meaning import Meaning, differences, meaning, shown
 from holdfast.state import Change, Elements, File, Resource, Sysctl
@@ -25,7 +27,7 @@ from holdfast.state import Change, Elements, File, Resource, Sysctl
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGING, SYSTEM = ROOT / "packaging", ROOT / "system"
 MODULES = [path for path in (ROOT / "src/holdfast").rglob("*.py") if "lab" not in path.parts]
-OURS = re.compile(r"/opt/holdfast/libexec/[\w-]+|/usr/local/bin/holdfast")
+OURS = re.compile(r"/opt/holdfast/libexec/[\w-]+|/usr/sbin/holdfast")
 CONTENT = dict[str, Any]
 
 
@@ -137,9 +139,39 @@ def test_it_holds_what_a_router_runs_and_no_more(content: CONTENT) -> None:
         assert content[f"{tree}libexec/{path.name}"].mode == 0o755
 
 
+def test_the_lab_installs_the_same_files_at_the_same_places(content: CONTENT) -> None:
+    system = {path for path in SYSTEM.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    laid = [one for one in image._sources() if one.source in system]  # noqa: SLF001 what the layer is made of
+
+    assert {one.source for one in laid} == system - {SYSTEM / places.LIST}
+    for to, source, mode in laid:
+        packed = content[str(to).replace(str(places.LIBEXEC), "opt/holdfast/package/libexec")]
+        assert (packed.data, packed.mode) == (source.read_bytes(), mode), to
+    assert len({one.to for one in laid}) == len(laid)
+
+
+def test_the_list_of_places_has_no_line_too_many() -> None:
+    rules = places.rules_of(SYSTEM)
+    found = [path.relative_to(SYSTEM) for path in SYSTEM.rglob("*") if path.is_file()]
+    first = {next((rule.pattern for rule in rules if rule.fits(path)), "") for path in found}
+
+    assert [rule.pattern for rule in rules if rule.pattern not in first] == []
+
+
+@pytest.mark.parametrize("name", ["more.slice", "bin/deeper/program", "conntrackd.service.d/deeper/more.service"])
+def test_a_file_that_no_line_places_is_an_error(tmp_path: Path, name: str) -> None:
+    shutil.copytree(SYSTEM, tmp_path / "system")
+    stray = tmp_path / "system" / name
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    stray.write_text("")
+
+    with pytest.raises(ValueError, match=rf"{stray.name}: .*/places does not say where it goes"):
+        list(places.placed(tmp_path / "system"))
+
+
 def test_units_call_what_the_package_holds(content: CONTENT) -> None:
     for path, file in content.items():
-        if path.startswith("lib/systemd/system/"):
+        if path.startswith("usr/lib/systemd/system/"):
             text = file.data.decode()
             for program in re.findall(r"^Exec\w+=[-+!@:]*(/opt/holdfast/\S+|/usr/s?bin/holdfast)", text, re.MULTILINE):
                 there = program.lstrip("/").replace("opt/holdfast/libexec", "opt/holdfast/package/libexec")
@@ -147,8 +179,17 @@ def test_units_call_what_the_package_holds(content: CONTENT) -> None:
             assert "/usr/local" not in text
 
 
+def test_the_maintainer_is_the_projects_author(module: dict[str, ModuleType]) -> None:
+    (author,) = module["control"].PROJECT["authors"]
+    lines = [*module["control"].fields(module["control"].Package("amd64", "1.2-1"), 7)]
+
+    assert f"Maintainer: {author['name']} <{author['email']}>" in lines
+
+
 def test_every_unit_of_the_sources_is_in_it(module: dict[str, ModuleType], content: CONTENT) -> None:
-    packed = {path.removeprefix("lib/systemd/system/") for path in content if path.startswith("lib/systemd/system/")}
+    packed = {
+        path.removeprefix("usr/lib/systemd/system/") for path in content if path.startswith("usr/lib/systemd/system/")
+    }
 
     assert packed == unit_texts().keys()
     assert set(module["build"].enabled()) <= packed
@@ -195,6 +236,35 @@ def test_scripts_are_scripts(module: dict[str, ModuleType]) -> None:
         assert "\nset -e\n" in text
     done = subprocess.run(["/bin/bash", "-n", PACKAGING / "completion"], text=True, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_removal_leaves_the_servers_key_without_the_program_that_goes(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    written = SYSTEM.parent / "tests/scenarios/control/key_changes/expected/files" / way_in.KEYS.lstrip("/")
+    text = written.read_text()
+    keys.write_text(text)
+    keys.chmod(0o600)
+    (edit,) = re.findall(rf"^\t*(sed .*{way_in.KEYS})$", (PACKAGING / "scripts/postrm").read_text(), re.MULTILINE)
+
+    for _ in range(2):  # a purge after a removal comes by again
+        subprocess.run(["/bin/sh", "-ec", edit.replace(way_in.KEYS, str(keys))], check=True)
+        assert keys.read_text() == text.replace(f"{way_in.LOGIN} ", "")
+    assert way_in.LOGIN in text
+    assert "/opt/holdfast" not in keys.read_text()
+    assert keys.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_removal_ends_all_that_stays_but_the_way_in(module: dict[str, ModuleType]) -> None:
+    text = (PACKAGING / "scripts/prerm").read_text()
+    stops = re.findall(r"^(?:deb-systemd-invoke|systemctl) stop ((?:.*\\\n)*.*)$", text, re.MULTILINE)
+    ended = set(re.findall(r"[\w\\-]+\.(?:service|socket|path|timer|mount)", " ".join(stops)))
+    own = {Path(name).name for name in unit_texts() if "/" not in name}
+
+    # It closed the router at the start and is done: stopping it would do nothing.
+    assert (set(module["build"].RESTARTED) | own) - ended == {"ssh.service", "holdfast-closed.service"}
+    converging = {"holdfast-agent.service", "holdfast-role.service", "holdfast-boot-line.service"}
+    assert converging <= set(stops[0].split())
+    assert not {"dnsmasq.service", "keepalived.service"} & set(stops[0].split())
 
 
 def test_every_override_gives_its_reason() -> None:

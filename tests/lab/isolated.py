@@ -150,7 +150,7 @@ class Isolated:
 
     def converged(self) -> None:
         """Nothing is left to do."""
-        plan = self.router.shell(["/usr/local/bin/holdfast", "plan"])
+        plan = self.router.shell(["/usr/sbin/holdfast", "plan"])
         left = [line for line in plan.text.splitlines() if line != "nothing to do" and not line.startswith("pending")]
         assert (plan.code, left) == (0, []), plan.text + plan.errors
 

@@ -234,7 +234,7 @@ class Pair(ABC):
     @staticmethod
     def planned(router: Router) -> str:
         """What a run would change now."""
-        done = router.shell(["/usr/local/bin/holdfast", "plan"])
+        done = router.shell(["/usr/sbin/holdfast", "plan"])
         return done.text + done.errors
 
 

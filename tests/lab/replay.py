@@ -19,7 +19,7 @@ from holdfast.lab.process import Result
 from holdfast.lab.router import Router
 from holdfast.machine import enter_network
 
-HOLDFAST = "/usr/local/bin/holdfast"
+HOLDFAST = "/usr/sbin/holdfast"
 SERVICES = ("dnsmasq.service", "ssh.service", "haproxy.service", "holdfast-guest.service")
 Nics = Sequence[tuple[str, str]]
 NICS: Nics = (("guest", "02:00:4c:5e:00:aa"), ("control", "0e:00:a9:fe:00:49"), ("public", "1e:00:d1:00:00:0a"))

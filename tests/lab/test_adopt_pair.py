@@ -21,7 +21,7 @@ OUTAGE_S = 15.0
 """Generous: the machine is shared, and measured are seconds of convergence and of an election."""
 LISTENS_S = 8.0
 """Longer than a router listens before it takes over."""
-DROP_IN = "/etc/systemd/system/keepalived.service.d"
+DROP_IN = "/usr/lib/systemd/system/keepalived.service.d"
 ELECTION = """
 global_defs {{ router_id {name} }}
 vrrp_instance inside_network {{

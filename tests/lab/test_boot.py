@@ -213,7 +213,7 @@ def test_host_keys_outlive_a_reboot_and_are_made_where_there_are_none(started: S
 
 def test_closed_until_the_firewall_is_in_force(started: Started) -> None:
     router = started.site.router
-    early = "/etc/systemd/system/cloud-early-config.service"
+    early = "/usr/lib/systemd/system/cloud-early-config.service"
     shutil.move(started.site.path(early), started.key.with_name("unit"))
     router.shell(["ln", "-s", "/dev/null", early])
     router.power_cut()

@@ -6,6 +6,7 @@ import re
 import shutil
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -16,11 +17,15 @@ from replay import BOOT_LINE, Site, egress_default, firewall, ingress, ips, said
 
 from holdfast.lab import image
 from holdfast.lab.process import Result, must
+from holdfast.lab.world import Management
 
 pytestmark = [pytest.mark.lab, pytest.mark.appliance]
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "/usr/sbin/holdfast"
+CONTROL = "169.254.216.73"
+KEYS = "/etc/ssh/holdfast_keys"
+LOGIN = 'command="exec /opt/holdfast/libexec/holdfast-login" '
 GUEST_CHANGED = {"guest/http.py": "\n# another\n"}
 HAPROXYS_OWN = "/etc/haproxy/haproxy.cfg"
 OURS = (
@@ -29,13 +34,39 @@ OURS = (
     "/etc/ssh/sshd_config.d/holdfast.conf",
     "/usr/lib/sysusers.d/holdfast.conf", "/usr/lib/tmpfiles.d/holdfast.conf", "/lib/systemd/system/dnsmasq.service",
 )  # fmt: skip
+VPN = {
+    "create": True, "vpn_server_ip": "203.0.113.10", "ip_range": "10.9.2.2-10.9.2.8", "preshared_key": "for everybody",
+    "local_ip": "10.9.2.1", "local_cidr": "10.1.1.0/24", "public_interface": "eth2", "type": "remoteaccessvpn",
+}  # fmt: skip
+STEERED = (
+    "dnsmasq.service", "holdfast-agent.service", "holdfast-guest.service", "holdfast-guest.socket",
+    "holdfast-role.path", "strongswan.service", "xl2tpd.service",
+)  # fmt: skip
+"""What runs on this router because Holdfast wants it."""
 
 
 class Bare(NamedTuple):
-    """A router with Debian alone on its disk, and how packages are made: a version, and what differs in its sources."""
+    """A router with Debian alone on its disk, and how packages are made: a version, and what differs in its sources.
+
+    `key` is the management server's, `mgmt` where it logs in from.
+    """
 
     site: Site
     make: Callable[[str, dict[str, str]], Path]
+    mgmt: Management
+    key: Path
+
+    @property
+    def line(self) -> str:
+        """Its boot line, with the server's key."""
+        encoded = b64encode(self.key.with_suffix(".pub").read_bytes()).decode()
+        return f"{BOOT_LINE.strip()} authorized_key={encoded}\n"
+
+    def ssh(self, *words: str) -> Result:
+        """Log in as the management server does, and run something."""
+        own = ("ssh", "-F", "none", "-p", "3922", "-i", str(self.key), "-oStrictHostKeyChecking=no", "-oBatchMode=yes")
+        known = ("-oUserKnownHostsFile=/dev/null", "-oConnectTimeout=5", "-oLogLevel=ERROR")
+        return self.mgmt.run([*own, *known, f"root@{CONTROL}", *words], timeout_s=30)
 
     def install(self, version: str, changed: dict[str, str] | None = None) -> Result:
         """Make a package, put it on the router and install it, without a network."""
@@ -85,8 +116,10 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
             made: Path = build.build(control.Package(architecture, version), home, 1700000000)
             return made
 
+        key = home / "id"
+        must(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)])
         with site("deb") as made:
-            yield Bare(made, make)
+            yield Bare(made, make, made.lab.mgmt(made.lab.segment("control"), "169.254.0.1/16"), key)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +132,7 @@ def installed(bare: Bare) -> Bare:
     done = bare.install("1.0-1")
     assert done.code == 0, said(done)
     assert router.shell(["nft", "list", "ruleset"]).text == before, "installing closes nothing"
-    router.write("/var/cache/cloud/cmdline", BOOT_LINE)
+    router.write("/var/cache/cloud/cmdline", bare.line)
     router.power_cut()
     router.boot()
     return bare
@@ -255,18 +288,44 @@ def test_a_power_cut_amid_an_upgrade_leaves_one_version_or_the_other(installed: 
     assert installed.site.router.shell(["dpkg", "--audit"]).text == ""
 
 
-def test_a_removal_keeps_what_was_said_and_a_purge_leaves_nothing(installed: Bare) -> None:
+def test_a_removal_ends_what_it_steers_and_the_server_still_gets_in(installed: Bare) -> None:
     site, router = installed.site, installed.site.router
-    closed = "table inet holdfast"
-    written = site.manifest()
-    done = router.shell(["dpkg", "--remove", "holdfast"])
-    assert done.code == 0, said(done)
-    assert site.path("/etc/cloudstack/generations").is_dir()
-    assert closed in router.shell(["nft", "list", "ruleset"]).text
-    assert not router.active("dnsmasq.service")
-    assert not site.path("/opt/holdfast").exists()
+    told = site.tell(VPN, "remote_access_vpn.json.1")
+    assert told.code == 0, said(told)
+    assert [name for name in STEERED if not router.active(name)] == []
+    assert site.path(KEYS).read_text().count(LOGIN) == 1
+    before, store = installed.ssh("echo in"), site.store()["current"]
+    assert (before.code, before.text) == (0, "in\n"), said(before)
 
-    done = router.shell(["dpkg", "--purge", "holdfast"])
+    done = router.shell(["dpkg", "--remove", "holdfast"], timeout_s=120)
+
+    assert done.code == 0, said(done)
+    assert [name for name in STEERED if router.active(name)] == []
+    assert router.shell(["systemctl", "--failed", "--no-legend", "--plain"]).text == ""
+    assert not site.path("/opt/holdfast").exists()
+    assert site.path("/etc/cloudstack/generations").is_dir()
+    assert "table inet holdfast" in router.shell(["nft", "list", "ruleset"]).text
+    assert "/opt/holdfast" not in site.path(KEYS).read_text()
+    assert f"{site.path(KEYS).stat().st_mode & 0o777:o}" == "600"
+    after = installed.ssh("echo in; exit 7")
+    assert (after.code, after.text) == (7, "in\n"), said(after)
+
+    done = installed.install("1.7-1")
+    assert done.code == 0, said(done)
+    done = router.shell([COMMAND, "converge"])
+    assert done.code == 0, said(done)
+    assert installed.wanted() == "everything is as wanted\n"
+    assert site.path(KEYS).read_text().count(LOGIN) == 1
+    assert installed.ssh("echo in").text == "in\n"
+    assert site.store()["current"] == store
+    assert router.active("strongswan.service")
+
+
+def test_a_purge_leaves_nothing(installed: Bare) -> None:
+    site, router = installed.site, installed.site.router
+    written = site.manifest()
+
+    done = router.shell(["dpkg", "--purge", "holdfast"], timeout_s=120)
 
     assert (done.code, done.errors) == (0, "")
     assert [path for path in OURS if site.path(path).exists() or site.path(path).is_symlink()] == []
@@ -281,6 +340,16 @@ def test_a_removal_keeps_what_was_said_and_a_purge_leaves_nothing(installed: Bar
     assert router.shell(["find", "/run/holdfast"]).text == ""
 
 
+def test_what_has_never_started_is_removed_again(installed: Bare) -> None:
+    done = installed.install("1.8-1")
+    assert done.code == 0, said(done)
+
+    done = installed.site.router.shell(["dpkg", "--purge", "holdfast"], timeout_s=120)
+
+    assert done.code == 0, said(done)
+    assert [path for path in OURS if installed.site.path(path).exists()] == []
+
+
 def test_it_is_installed_on_a_disk_that_nothing_runs_on(installed: Bare) -> None:
     router = installed.site.router
     router.power_cut()
@@ -289,7 +358,7 @@ def test_it_is_installed_on_a_disk_that_nothing_runs_on(installed: Bare) -> None
 
     assert done.code == 0, said(done)
     assert installed.version() == "2.0-1"
-    router.write("/var/cache/cloud/cmdline", BOOT_LINE)
+    router.write("/var/cache/cloud/cmdline", installed.line)
     router.boot()
     assert installed.wanted() == "everything is as wanted\n"
     assert router.shell(["systemctl", "is-enabled", "haproxy.service"]).text.strip() == "disabled"

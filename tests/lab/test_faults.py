@@ -26,7 +26,7 @@ from replay import (
 pytestmark = pytest.mark.lab
 
 PID_FILE = "/run/dnsmasq/dnsmasq.pid"
-UNIT = "/etc/systemd/system/dnsmasq.service"
+UNIT = "/usr/lib/systemd/system/dnsmasq.service"
 TRACE = "/tmp/touched"  # noqa: S108 a file inside the router
 COMMANDS = 20
 FIRST_PORT = 5000

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import replay
 from image_server import Conversation, Server, named
 from recorded import Step, story
 from replay import NICS, Nics, Site, egress_default, firewall, forward, forwards, ingress, ips, said, site
@@ -78,7 +77,6 @@ def machine(name: str, nics: Nics, top: Path, home: Path) -> Iterator[Site]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image, "base", lambda: top)
         patch.setattr(image, "install", lambda: nothing)
-        patch.setattr(replay, "HOLDFAST", "/usr/sbin/holdfast")
         with site(name, nics) as made:
             yield made
 

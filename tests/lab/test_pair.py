@@ -206,9 +206,9 @@ def test_an_outer_nic_that_is_unplugged(pair: IsolatedPair, tell: Callable[[str]
     counts = pair.lab.measure(flows(pair), unplug)
     tell(f"unplugged: outage {outage_s(counts):.2f} s")
     assert outage_s(counts) <= GONE_S
-    assert f"the outer nic {pair.public_mac} is missing" in one.shell(["/usr/local/bin/holdfast", "status"]).text
+    assert f"the outer nic {pair.public_mac} is missing" in one.shell(["/usr/sbin/holdfast", "status"]).text
     assert pair.says(one) == "FAULT"
-    assert "could not take over" in two.shell(["/usr/local/bin/holdfast", "status"]).text
+    assert "could not take over" in two.shell(["/usr/sbin/holdfast", "status"]).text
     began = pair.elections()
     assert one.plug(pair.world_segment, pair.public_mac) == nic
     pair.ready()
@@ -321,7 +321,7 @@ def test_a_power_cut_with_adverts_of_a_tenth_of_a_second(pair: IsolatedPair, tel
         for router in pair.routers:
             router.write("/etc/holdfast/settings.json", json.dumps({"advert_s": seconds}))
         for router in pair.routers:
-            done = router.shell(["/usr/local/bin/holdfast", "converge"])
+            done = router.shell(["/usr/sbin/holdfast", "converge"])
             assert done.code == 0, done.text + done.errors
         pair.ready()
         for router in pair.routers:

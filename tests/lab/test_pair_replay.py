@@ -123,7 +123,7 @@ class Member(Player):
         self.site.router.eventually(self._elected, f"{where}: one of the pair serves", SERVES_S)
         if event[2] == "stop":
             assert self.peer.serves, where
-            drift = self.site.router.shell(["/usr/local/bin/holdfast", "converge"])
+            drift = self.site.router.shell(["/usr/sbin/holdfast", "converge"])
             assert drift.code == 0, f"{where}: {said(drift)}"
             assert not self.elects, f"{where}: a wish is no drift"
         self.idle(where)

@@ -24,7 +24,7 @@ ANOTHER = "#!/bin/sh\necho another agent\n"
 OVERWRITTEN = (
     "opt/cloud/bin/update_config.py",
     "opt/cloud/bin/get_template_version.sh",
-    "etc/systemd/system/holdfast-agent.service",
+    "usr/lib/systemd/system/holdfast-agent.service",
 )
 """What the archive would put in our place."""
 STAND_IN = f"""#!/bin/sh
@@ -36,7 +36,10 @@ systemctl daemon-reload
 rm -f {" ".join(f"/var/cache/cloud/{name}" for name in DELIVERED)}
 echo "version:$(cat /var/cache/cloud/cloud-scripts-signature) "
 """
-_SUMS = "find /opt/cloud /opt/holdfast /etc/systemd /usr/local/bin -type f ! -name '*.pyc' -exec md5sum {} + | sort"
+_SUMS = (
+    "find /opt/cloud /opt/holdfast /etc/systemd /usr/lib/systemd/system /usr/sbin/holdfast -type f ! -name '*.pyc' "
+    "-exec md5sum {} + | sort"
+)
 
 
 @pytest.fixture

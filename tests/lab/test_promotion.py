@@ -124,7 +124,7 @@ def promote(pair: IsolatedPair, flow: Flow, *, converges: bool) -> float:
     master.eventually(lambda: word(master) == "BACKUP", "stands by")
     if not converges:
         for router in (master, backup):
-            done = router.shell(["/usr/local/bin/holdfast", "converge"])
+            done = router.shell(["/usr/sbin/holdfast", "converge"])
             assert done.code == 0, done.text + done.errors
     return min(at - began for at in flow.came_ns if at > began) / 1e6
 

@@ -64,7 +64,7 @@ class OneOfAPair(Isolated):
         self.converged()
 
     def holdfast(self, *words: str) -> Result:
-        return self.router.shell(["/usr/local/bin/holdfast", *words])
+        return self.router.shell(["/usr/sbin/holdfast", *words])
 
 
 @pytest.fixture

@@ -172,14 +172,14 @@ def test_counts_outlive_the_processes_and_other_hands(net: Isolated) -> None:
         net.converged()
     with unchanged(router, "netusage.sh", "-g"):
         assert router.shell(["nft", "flush", "chain", "inet", "holdfast_usage", "leaves"]).code == 0
-        assert "usage" in router.shell(["/usr/local/bin/holdfast", "plan"]).text
-        assert router.shell(["/usr/local/bin/holdfast", "converge"]).code == 0
+        assert "usage" in router.shell(["/usr/sbin/holdfast", "plan"]).text
+        assert router.shell(["/usr/sbin/holdfast", "converge"]).code == 0
         net.converged()
     with unchanged(router, "netusage.sh", "-g"):
         assert router.shell(["nft", "delete", "table", "inet", "holdfast_usage"]).code == 0
         assert router.run("netusage.sh", "-g").text == ""  # no number is better than a wrong one
         assert router.run("netusage.sh", "-g").code == 1
-        assert router.shell(["/usr/local/bin/holdfast", "converge"]).code == 0
+        assert router.shell(["/usr/sbin/holdfast", "converge"]).code == 0
 
 
 def test_a_reset_and_a_reboot_begin_at_zero(net: Isolated) -> None:

@@ -146,7 +146,7 @@ class Vpc:
 
     def converged(self) -> None:
         """Nothing is left to do, and nothing waits."""
-        plan = self.router.shell(["/usr/local/bin/holdfast", "plan"])
+        plan = self.router.shell(["/usr/sbin/holdfast", "plan"])
         assert (plan.code, plan.text) == (0, "nothing to do\n"), plan.text + plan.errors
 
     def command(self, name: str, message: Message, *, check: bool = True) -> Result:

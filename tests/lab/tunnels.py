@@ -114,7 +114,7 @@ class Side:
         return done
 
     def plan(self) -> str:
-        return self.router.shell(["/usr/local/bin/holdfast", "plan"]).text
+        return self.router.shell(["/usr/sbin/holdfast", "plan"]).text
 
     def changes(self) -> list[str]:
         """What there is to do; what waits for something is not."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from holdfast.lab.places import UNITS, Placed, placed
 from holdfast.lab.process import must
 from holdfast.lab.sentence import LabError
 
@@ -67,7 +68,9 @@ def base() -> Path:
 def install() -> Path:
     """Return the layer with Holdfast itself, made again if a source of it has changed."""
     files = sorted(_sources())
-    stamp = [(str(to), str(source), source.stat().st_mtime_ns, source.stat().st_size) for to, source in files]
+    stamp = [
+        (str(to), str(source), source.stat().st_mtime_ns, source.stat().st_size, mode) for to, source, mode in files
+    ]
     digest = hashlib.sha256(repr((RECIPE, stamp)).encode()).hexdigest()
     installs = cache() / "install"
     layer = made(installs / digest[:16], lambda folder: _build_install(folder, files))
@@ -123,8 +126,8 @@ def _add_users(root: Path) -> None:
     must(["chroot", str(root), "systemd-sysusers", name])
 
 
-def _sources() -> Iterator[tuple[Path, Path]]:
-    """Every file of the install layer: where it goes, relative to the root, and what it is a copy of."""
+def _sources() -> Iterator[Placed]:
+    """Every file of the install layer."""
     library = Path("opt/holdfast/lib")
     package = CHECKOUT / "src/holdfast"
     for name, top in [("holdfast", package), *((name, _installed(name)) for name in DEPENDENCIES)]:
@@ -135,25 +138,8 @@ def _sources() -> Iterator[tuple[Path, Path]]:
                 and "__pycache__" not in inside.parts
                 and not (top == package and inside.parts[0] == "lab")
             ):
-                yield library / name / inside, source
-    yield from _system_files()
-
-
-def _system_files() -> Iterator[tuple[Path, Path]]:
-    """The part of `_sources` that is no library: commands, units, drop-ins for units of others, accounts."""
-    for source in (_SYSTEM / "bin").glob("*"):
-        if source.is_file():
-            yield (Path("usr/local/bin") if source.name == "holdfast" else Path("opt/cloud/bin")) / source.name, source
-    for source in (_SYSTEM / "libexec").glob("*"):
-        yield Path("opt/holdfast/libexec") / source.name, source
-    for kind in ("service", "path", "timer", "socket", "mount"):
-        for source in _SYSTEM.glob(f"*.{kind}"):
-            yield Path("etc/systemd/system") / source.name, source
-    for source in _SYSTEM.glob("*.d/*.conf"):
-        yield Path("etc/systemd/system") / source.parent.name / source.name, source
-    for kind in ("sysusers", "tmpfiles"):
-        for source in _SYSTEM.glob(f"*.{kind}"):
-            yield Path(f"usr/lib/{kind}.d") / f"{source.stem}.conf", source
+                yield Placed(library / name / inside, source)
+    yield from placed(_SYSTEM)
 
 
 def _installed(name: str) -> Path:
@@ -164,29 +150,29 @@ def _installed(name: str) -> Path:
     return Path(spec.origin).parent
 
 
-def _build_install(root: Path, files: list[tuple[Path, Path]]) -> None:
-    for to, source in files:
+def _build_install(root: Path, files: list[Placed]) -> None:
+    for to, source, mode in files:
         target = root / to
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, target)
-        target.chmod(0o755 if {"bin", "libexec"} & set(to.parts) else 0o644)
-        if target.parent.name == "system":
-            _enable(target)
+        target.chmod(mode)
+        if to.parent == UNITS:
+            _enable(root, target)
     library = root / "opt/holdfast/lib"
     # The router's python is of this process's minor version, so is its byte code.
     if not compileall.compile_dir(library, quiet=2, stripdir=str(root), prependdir="/", workers=1):
         raise LabError(f"{library} does not compile")
 
 
-def _enable(unit: Path) -> None:
+def _enable(root: Path, unit: Path) -> None:
     """Do what installing the package would: a link for each target that the unit's [Install] names."""
     for line in unit.read_text().splitlines():
         name, _, targets = line.partition("=")
         if name in ("WantedBy", "RequiredBy"):
             for target in targets.split():
-                wants = unit.parent / f"{target}.{'wants' if name == 'WantedBy' else 'requires'}"
-                wants.mkdir(exist_ok=True)
-                (wants / unit.name).symlink_to(f"/etc/systemd/system/{unit.name}")
+                wants = root / "etc/systemd/system" / f"{target}.{'wants' if name == 'WantedBy' else 'requires'}"
+                wants.mkdir(parents=True, exist_ok=True)
+                (wants / unit.name).symlink_to(f"/lib/systemd/system/{unit.name}")
 
 
 def _prune(installs: Path) -> None:

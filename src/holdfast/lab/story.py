@@ -20,7 +20,7 @@ BOOT = "holdfast boot"
 UPDATE = "update_config.py"
 BUNDLE = "vr_cfg.sh"
 _BOOT_LINE = "cmdline"  # what it is called in every router, whatever its file is here
-_HOLDFAST = "/usr/local/bin/holdfast"
+_HOLDFAST = "/usr/sbin/holdfast"
 
 
 class Plug(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
