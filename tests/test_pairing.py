@@ -12,8 +12,14 @@ from typing import Any
 
 import pytest
 
-from holdfast import ground, handover, pair_files, pairing
-from holdfast.errors import Failed
+from holdfast import alerts, errands, ground, handover, pair_files, pairing
+from holdfast.agent import Answer
+from holdfast.ears.acknowledged import KEEP, Passwords
+from holdfast.ears.decisions import Decisions
+from holdfast.errors import Failed, Rejected
+from holdfast.peer import Hello, Pair, Peer, Sent
+from holdfast.session import Session
+from holdfast.verdict import STUCK_S, UNABLE_S, Links
 
 OLD, NEW = "10.71.1.1/24 v2 1", "10.71.2.1/24 v2 0.1"
 
@@ -202,3 +208,156 @@ def test_one_that_cannot_hand_over_moves_and_serves(root: Path) -> None:
     heard(root, able=False)
     with ground.agreed(root, NEW):
         assert pairing.tracked(root, "hold") == 0
+
+
+# What follows by itself: a router that serves, and the one that it could yield to.
+
+
+class Side:
+    """One router's files, and its agent's decisions."""
+
+    def __init__(self, root: Path, name: str, role: str) -> None:
+        self.root, self.name = root, name
+        root.mkdir()
+        word(root, role)
+        self.decisions = Decisions(root, 0.0)
+        self.session = Session(root)
+        self.pair = Pair(key="00", name=name, ground=OLD)
+
+    def ran(self, *stuck: str, code: int = 0) -> None:
+        self.session._tell_peer(Answer(code=code, stuck=stuck))  # noqa: SLF001 the end of a run, without its beginning
+
+    def hello(self, now: float) -> Hello:
+        own = pair_files.own(self.root)
+        return Hello(name=self.name, role=own.role, ground=OLD, able=self.decisions.able(own, now))
+
+    def look(self, other: Hello, now: float) -> None:
+        own = pair_files.own(self.root)
+        self.decisions.write(own, self.pair, Peer(other, now, Sent(now, "", 0)), now, Links(1, 0))
+
+    def fault(self) -> bool:
+        return pairing.tracked(self.root, "fault") == 1
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> tuple[Side, Side]:
+    return Side(tmp_path / "one", "r-1-VM", "MASTER"), Side(tmp_path / "two", "r-2-VM", "BACKUP")
+
+
+def turns(sides: tuple[Side, Side], seconds: int, ran: Callable[[Side], None], step_s: int = 1) -> list[int]:
+    """When they change roles; each convergence, at a change of roles, leaves what `ran` says."""
+    found, serving = [], 0
+    for second in range(1, seconds, step_s):
+        now = float(second)
+        said = [side.hello(now) for side in sides]
+        for side, other in zip(sides, said[::-1], strict=True):
+            side.look(other, now)
+        if sides[serving].fault():
+            found.append(second)
+            word(sides[serving].root, "FAULT")
+            word(sides[1 - serving].root, "MASTER")
+            for side in sides:
+                side.look(Hello(name="x", role="MASTER" if side is sides[serving] else "FAULT", ground=OLD), now)
+            serving = 1 - serving
+            word(sides[1 - serving].root, "BACKUP")
+            for side in sides:
+                ran(side)
+    return found
+
+
+@pytest.mark.parametrize("stuck", ["Link", "Address", "Route", "PolicyRule", "Ruleset", "Elements"])
+def test_a_master_that_cannot_have_what_guests_need_yields_to_a_peer_that_can(
+    both: tuple[Side, Side], stuck: str
+) -> None:
+    both[0].ran(stuck)
+    assert turns(both, 30, lambda _: None) == [1 + STUCK_S]
+    assert "yields to its peer: what guests need is not as wanted" in (both[0].root / alerts.LOG).read_text()
+
+
+def test_what_guests_do_not_need_is_no_reason(both: tuple[Side, Side]) -> None:
+    both[0].ran("File", "Unit")
+    assert turns(both, 30, lambda _: None) == []
+
+
+def test_where_neither_could_serve_nothing_swings(both: tuple[Side, Side]) -> None:
+    for side in both:
+        side.ran("Route")
+    assert turns(both, 600, lambda _: None) == []
+
+
+def test_where_each_fails_as_master_alone_it_is_passed_on_ever_more_seldom(both: tuple[Side, Side]) -> None:
+    def ran(side: Side) -> None:
+        side.ran(*(["Route"] if pair_files.own(side.root).role == "MASTER" else []))
+
+    both[0].ran("Route")
+    found = turns(both, 4 * 3600, ran, step_s=10)
+    assert 4 < len(found) < 20
+    assert found[-1] - found[-2] > 1000 > UNABLE_S
+
+
+@pytest.mark.parametrize("role", ["", "MASTER", "BACKUP", "FAULT"])
+def test_in_any_role_a_run_leaves_whether_this_router_could_serve(tmp_path: Path, role: str) -> None:
+    side = Side(tmp_path / "one", "r-1-VM", role)
+    side.ran("Address")
+    assert pair_files.own(side.root).unable
+    assert not side.decisions.able(pair_files.own(side.root), 1.0)
+    side.ran(code=Rejected.exit_code)  # it has looked at nothing
+    assert pair_files.own(side.root).unable
+    side.ran("File")
+    assert not pair_files.own(side.root).unable
+
+
+def test_who_hears_its_peer_serve_on_other_ground_holds_itself_back_and_says_so(both: tuple[Side, Side]) -> None:
+    one = both[1]
+    there = Hello(name="r-1-VM", role="MASTER", ground=NEW)
+    one.look(there, 1.0)
+    assert pairing.tracked(one.root, "hold") == 1
+    assert "holds itself back: r-1-VM serves on other ground" in (one.root / alerts.LOG).read_text()
+    one.look(Hello(name="r-1-VM", role="MASTER", ground=OLD), 2.0)
+    assert pairing.tracked(one.root, "hold") == 0
+
+
+# What is told is no command to whoever reads it, and waits for no disk.
+
+
+def test_an_alert_holds_nothing_that_commands_a_terminal(tmp_path: Path) -> None:
+    alerts.alert(tmp_path, ["a\x1b[2Jb\nc\x00d\x9b31m\u202ee\ud800", "größer"])
+    lines = (tmp_path / alerts.LOG).read_text().splitlines()
+    assert [line[24:] for line in lines] == ["a?[2Jb c?d?31m?e?", "größer"]
+    alerts.note("\x1b\x00\ud800")
+
+
+def kept(ear: Passwords, now: float) -> list[str]:
+    return [wish.cause for wish in ear.keep(now)]
+
+
+def test_what_the_peer_has_acknowledged_is_kept_by_an_errand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ear = Passwords(tmp_path)
+    ear.hear({"10.1.0.1": 3, "not one": 4})
+    with monkeypatch.context() as context:
+        context.setattr(os, "fsync", lambda _: pytest.fail("an ear waited for a disk"))
+        causes = kept(ear, 10.0)
+    assert causes == [KEEP, "passwords acknowledged at the peer"]
+    assert pair_files.acknowledged_there(tmp_path) == {}
+
+    errands.do(tmp_path, causes)
+    assert pair_files.acknowledged_there(tmp_path) == {"10.1.0.1": 3}
+    assert kept(ear, 12.0) == []
+    assert ear.due() == float("inf")
+    assert Passwords(tmp_path).due() == float("inf")
+
+
+def test_it_is_asked_for_until_the_disk_has_it_ever_more_seldom(tmp_path: Path) -> None:
+    ear = Passwords(tmp_path)
+    ear.hear({"10.1.0.1": 3})
+    asked = [second for second in range(10, 400) if ear.due() <= second and kept(ear, float(second))]
+    assert asked[:4] == [10, 12, 16, 24]
+    assert asked[-1] - asked[-2] == 64
+    (tmp_path / "var/lib").mkdir(parents=True)
+    (tmp_path / "var/lib/holdfast").write_text("in the way")
+    errands.do(tmp_path, [KEEP])  # noted, and no end of the agent's child
+    (tmp_path / "var/lib/holdfast").unlink()
+    errands.do(tmp_path, [KEEP])
+    assert kept(ear, 500.0) == []
+    ear.hear({"10.1.0.1": 4})
+    assert ear.due() == 502.0

@@ -1,7 +1,8 @@
 """What two routers tell each other, and what follows: by example, and over a channel that loses, delays and parts."""
 
+import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from math import inf
 from typing import Any
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace
 
-from holdfast import peer, verdict
+from holdfast import holding, peer, verdict
 from holdfast.answers import peer as answer
+from holdfast.holding import Holding
 from holdfast.peer import FRESH_S, HIGHEST_TERM, INTERVAL_S, Acknowledgements, Hello, Here, Kind, Peer, Sent, Talk
-from holdfast.verdict import Announcements, Differences, Links, Outage, Presence, TwoMasters, Yielding
+from holdfast.verdict import Announcements, Differences, Links, Outage, Presence, Stuck, TwoMasters, Yielding
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 FULL = Hello(
@@ -91,6 +93,36 @@ def test_whoever_has_the_key_cannot_harm_either(text: bytes) -> None:
 )  # fmt: skip
 def test_refused(text: bytes) -> None:
     assert peer.decode(KEY, signed(text)) is None
+
+
+@pytest.mark.parametrize("bad", ["\x1b[2J", "a\nb", "a\n", "\x00", "\x7f", "\x9b31m", "é", "\u202e", "x" * 256])
+@pytest.mark.parametrize(
+    "said",
+    [
+        lambda bad: {"name": bad},
+        lambda bad: {"boot": bad},
+        lambda bad: {"echo": [[bad, 1]]},
+        lambda bad: {"role": bad},
+        lambda bad: {"said": bad},
+        lambda bad: {"ground": bad},
+        lambda bad: {"moving": bad},
+        lambda bad: {"digests": {bad: "0"}},
+        lambda bad: {"digests": {"settings": bad}},
+        lambda bad: {"nics": {bad: ["eth0", "10.1.0.1", "02:00:00:00:00:01"]}},
+        lambda bad: {"nics": {"10.1.0.0/24": [bad, "10.1.0.1", "02:00:00:00:00:01"]}},
+        lambda bad: {"nics": {"10.1.0.0/24": ["eth0", bad, "02:00:00:00:00:01"]}},
+        lambda bad: {"nics": {"10.1.0.0/24": ["eth0", "10.1.0.1", bad]}},
+        lambda bad: {"acks": {bad: 1}},
+    ],
+)
+def test_no_word_of_whoever_has_the_key_commands_a_terminal(said: Callable[[str], Any], bad: str) -> None:
+    assert peer.decode(KEY, signed(msgspec.json.encode(said("")))) is not None, "it is the word that is refused"
+    assert peer.decode(KEY, signed(msgspec.json.encode(said(bad)))) is None
+
+
+@pytest.mark.parametrize("word", ["master", "MASTERS", "MASTER "])
+def test_a_role_is_one_that_keepalived_says(word: str) -> None:
+    assert peer.decode(KEY, signed(msgspec.json.encode({"role": word}))) is None
 
 
 def test_unknown_fields_are_ignored_and_missing_ones_have_their_defaults() -> None:
@@ -234,19 +266,91 @@ def test_terms(role: str, term: int, peer_term: int, other: Peer | None, expecte
 
 
 @pytest.mark.parametrize(
-    ("moving", "held_s", "other", "expected"),
+    ("moving", "held_s", "silent_s", "other", "expected"),
     [
-        pytest.param(False, 1, heard(ground="a"), False, id="it is not there yet"),
-        pytest.param(False, 1, heard(ground="b"), True, id="it is there, or never left"),
-        pytest.param(False, 1, heard(ground="a", release=True), True, id="it says so"),
-        pytest.param(False, 1, None, True, id="alone"),
-        pytest.param(True, 1, heard(ground="b"), False, id="still moving"),
-        pytest.param(True, 120, heard(ground="b"), True, id="for too long"),
-        pytest.param(True, 1, None, False, id="still moving, alone"),
+        pytest.param("", 1, 0, heard(ground="a"), False, id="it is not there yet"),
+        pytest.param("", 1, 0, heard(ground="b"), True, id="it is there, or never left"),
+        pytest.param("", 1, 0, heard(ground="a", release=True), True, id="it says so"),
+        pytest.param("", 1, 0, heard(ground=""), True, id="it elects nowhere"),
+        pytest.param("", 1, 0, heard(ground="", role="MASTER"), False, id="it serves, and has not said where"),
+        pytest.param("", 9, 4.9, None, False, id="its agent is started anew"),
+        pytest.param("", 9, 5.0, None, True, id="alone"),
+        pytest.param("c", 1, 0, heard(ground="b"), False, id="still moving"),
+        pytest.param("c", 120, 0, heard(ground="b"), True, id="for too long"),
+        pytest.param("", 999, 0, heard(ground="a", role="MASTER"), False, id="never while it serves elsewhere"),
+        pytest.param("c", 9, 9, None, False, id="still moving, alone"),
     ],
 )
-def test_holding_back(*, moving: bool, held_s: float, other: Peer | None, expected: bool) -> None:
-    assert verdict.released("b", held_s, other, moving=moving) is expected
+def test_holding_back(*, moving: str, held_s: float, silent_s: float, other: Peer | None, expected: bool) -> None:
+    own = Hello(name="r-1-VM", ground="b", moving=moving, hold=True)
+    assert holding.released(own, held_s, silent_s, other) is expected
+
+
+def sides(*names: str) -> Iterator[list[Hello]]:
+    """Every two routers, as far as it matters for holding back."""
+    said = [
+        [
+            Hello(name=name, role=role, ground=ground, moving=moving, term=term, hold=hold)
+            for role in ("", "MASTER", "BACKUP", "FAULT")
+            for ground in ("", "a", "b")
+            for moving in ("", "a", "c")
+            for term in (0, 1, 2)
+            for hold in (False, True)
+        ]
+        for name in names
+    ]
+    return map(list, itertools.product(*said))
+
+
+def holds(own: Hello, other: Hello, after_s: float = 0.0) -> bool:
+    """What one makes of the other after they have been like this for a while."""
+    holding = Holding(0.0)
+    first = holding.step(own, Peer(other, 0.0, Sent(0.0, "", 0)), 10.0)
+    return holding.step(own, Peer(other, after_s, Sent(0.0, "", 0)), 10.0 + after_s) if after_s else first
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.5, 60.0])
+def test_of_two_that_know_each_other_never_both_hold_back(after_s: float) -> None:
+    """Whatever they are: but for a run that moves, which has said why, and ends."""
+    for one, two in sides("r-1-VM", "r-2-VM"):
+        after = [holds(one, two, after_s), holds(two, one, after_s)]
+        if not (one.hold and two.hold) or (not one.moving and not two.moving):
+            assert after != [True, True], (one, two)
+        if one.hold and two.hold and holding.apart(one, two):
+            assert after == [one.term <= two.term, two.term < one.term], (one, two)
+        for own, other, held in ((one, two, after[0]), (two, one, after[1])):
+            if own.ground == other.ground and not own.moving:
+                assert not held, (own, other)
+            if own.role == "MASTER" != other.role and not own.hold:
+                assert not held, (own, other)
+
+
+def test_who_serves_on_other_ground_serves_alone() -> None:
+    """Of two masters one stays, after half a second; beside one master nobody else stands for election."""
+    still = [(one, two) for one, two in sides("r-1-VM", "r-2-VM") if not (one.hold or two.hold)]
+    seen = 0
+    for one, two in still:
+        if not one.ground or not two.ground or one.ground == two.ground or one.moving or two.moving:
+            assert not holds(one, two, 60.0), (one, two)
+        elif one.role == "MASTER" == two.role:
+            assert not holds(one, two)
+            assert not holds(one, two, 0.4)
+            assert [holds(one, two, 0.5), holds(two, one, 0.5)] == [one.term <= two.term, two.term < one.term]
+            seen += 1
+        else:
+            assert holds(one, two) is (two.role == "MASTER")
+            seen += 1
+    assert seen == 3 * 3 * 16 * 2
+
+
+def test_a_promotion_that_passes_by_holds_nobody_back() -> None:
+    holding = Holding(0.0)
+    own, other = Hello(name="1", role="MASTER", ground="a"), Hello(name="2", role="MASTER", ground="b", term=5)
+    assert not holding.step(own, Peer(other, 0, Sent(0, "", 0)), 1.0)
+    assert not holding.step(own, Peer(replace(other, role="BACKUP"), 0, Sent(0, "", 0)), 1.4)
+    assert not holding.step(own, Peer(other, 0, Sent(0, "", 0)), 1.6)
+    assert not holding.step(own, Peer(other, 0, Sent(0, "", 0)), 2.0)
+    assert holding.step(own, Peer(other, 0, Sent(0, "", 0)), 2.1)
 
 
 def test_who_is_asked_to_take_over_gets_ready() -> None:
@@ -332,6 +436,18 @@ def test_a_fault_on_both_sides_is_passed_on_ever_more_seldom() -> None:
         now += 0.25
     assert 5 < len(turns) < 20
     assert turns[-1] - turns[-2] > 1000
+
+
+def test_a_run_that_the_next_one_mends_is_no_reason_to_yield() -> None:
+    stuck = Stuck()
+    assert stuck.step("MASTER", 1.0, unable=True) == (False, False)
+    assert stuck.step("MASTER", 3.9, unable=True) == (False, False)
+    assert stuck.step("MASTER", 4.0, unable=True) == (True, False)
+    assert stuck.step("MASTER", 5.0, unable=False) == (False, False)
+    assert stuck.step("MASTER", 64.9, unable=False) == (False, False)
+    assert stuck.step("MASTER", 65.0, unable=False) == (False, True)
+    assert stuck.step("BACKUP", 66.0, unable=True) == (False, False)
+    assert stuck.step("BACKUP", 99.0, unable=True) == (False, False), "who does not serve has nothing to yield"
 
 
 # What is worth a word.
@@ -465,19 +581,25 @@ class Model:
     def __init__(self, name: str) -> None:
         self.name, self.talk = name, Talk(name)
         self.role, self.term, self.peer_term = "BACKUP", 0, 0
-        self.hold, self.held_at, self.ground = False, 0.0, "a"
+        self.hold, self.ground = False, "a"
+        self.holding = Holding(0.0)
+
+    def said(self) -> Hello:
+        return Hello(name=self.name, role=self.role, term=self.term, ground=self.ground, hold=self.hold)
 
     def say(self, now: float) -> Hello:
-        said = Hello(name=self.name, role=self.role, term=self.term, ground=self.ground, hold=self.hold)
-        return self.talk.say(said, now)
+        return self.talk.say(self.said(), now)
 
     def look(self, now: float) -> None:
         other = self.talk.heard(now)
         if other:
             self.peer_term = other.hello.term
         self.term = verdict.normal_term(self.role, self.term, self.peer_term, other)
-        if self.hold and verdict.released(self.ground, now - self.held_at, other, moving=False):
-            self.hold = False
+        self.hold = self.holding.step(self.said(), other, now)
+        if self.hold:
+            self.role = "FAULT"
+        elif self.role == "FAULT":
+            self.role = "BACKUP"
 
     def promote(self) -> None:
         self.term, self.role = verdict.raised(self.term, self.peer_term), "MASTER"
@@ -564,32 +686,47 @@ class Channel(RuleBasedStateMachine):
     def moves(self, who: int, to: str) -> None:
         router = self.routers[who]
         if router.ground != to and router.role != "MASTER":
-            router.hold, router.held_at, router.ground = True, self.now, to
+            router.hold, router.role, router.ground = True, "FAULT", to
+
+    @rule(who=st.integers(0, 1))
+    def boots_on_other_ground(self, who: int) -> None:
+        """Its /run is empty: it knows nothing of having held back."""
+        name, router = self.routers[who].name, Model(f"{who}")
+        router.name, router.ground, router.holding = name, "ab"[self.routers[1 - who].ground == "a"], Holding(self.now)
+        router.talk = Talk(f"{name} {len(self.recorded)} {self.now}")
+        self.routers[who] = router
 
     @invariant()
     def terms_stay_in_their_range(self) -> None:
         assert all(0 <= router.term <= HIGHEST_TERM for router in self.routers)
 
     def teardown(self) -> None:
-        """The channel heals: keepalived leaves one of two masters, the higher, and the rest follows by itself."""
+        """The channel heals: keepalived leaves one of two masters, the higher, and the rest follows by itself.  On
+        different ground no keepalived hears the other's.
+        """
         self.flying.clear()
+        common = self.routers[0].ground == self.routers[1].ground
         serving = [router for router in self.routers if router.role == "MASTER"]
-        if len(serving) == 2:
+        if len(serving) == 2 and common:
             min(serving, key=lambda router: router.term).role = "BACKUP"
-        for _ in range(8):
+        for _ in range(12):
             self.now += INTERVAL_S
             for who, router in enumerate(self.routers):
                 self.routers[1 - who].talk.hear(router.say(self.now), self.now)
                 for one in self.routers:
                     one.look(self.now)
-        if serving:
+        assert [router.role for router in self.routers].count("MASTER") == bool(serving), "one serves, on any ground"
+        assert not all(router.hold for router in self.routers), "and nobody waits for who waits for it"
+        if serving and common:
             master = next(router for router in self.routers if router.role == "MASTER")
             backup = next(router for router in self.routers if router is not master)
             assert (master.term, backup.term) == (1, 0) or (master.term, backup.term, backup.peer_term) == (1, 0, 1)
             assert backup.peer_term == 1
-        if self.routers[0].ground == self.routers[1].ground:
+        if serving and not common:
+            assert sorted(router.hold for router in self.routers) == [False, True]
+        if common:
             assert not any(router.hold for router in self.routers), "nobody holds back on common ground"
-        self.now += verdict.HOLD_S
+        self.now += holding.HOLD_S
         for router in self.routers:
             router.look(self.now)
         assert not any(router.hold for router in self.routers), "nor for ever on any"

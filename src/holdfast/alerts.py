@@ -14,7 +14,7 @@ def alert(root: Path, texts: Iterable[str]) -> None:
     """Append one line per text, `YYYY-MM-DD HH:MM:SS,mmm text`; a full disk must not fail the command."""
     now = time.time()
     stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))},{int(now % 1 * 1000):03d}"
-    lines = [f"{stamp} {' '.join(text.split())}\n" for text in texts]
+    lines = [f"{stamp} {_plain(text)}\n" for text in texts]
     try:
         path = root / LOG
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,4 +30,9 @@ def alert(root: Path, texts: Iterable[str]) -> None:
 
 def note(text: str, *, urgent: bool = False) -> None:
     """Write one line to the journal."""
-    syslog.syslog(syslog.LOG_WARNING if urgent else syslog.LOG_INFO, f"holdfast: {text}")
+    syslog.syslog(syslog.LOG_WARNING if urgent else syslog.LOG_INFO, f"holdfast: {_plain(text)}")
+
+
+def _plain(text: str) -> str:
+    """One line in which nothing commands a terminal, whoever the text is from: controls, marks of direction, halves."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))

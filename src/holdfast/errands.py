@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from holdfast import alerts
 from holdfast.drivers.handover import TO_FORGET, TO_SERVE, TO_TELL_AGAIN, ask
+from holdfast.ears.acknowledged import KEEP, keep
 from holdfast.ears.connections import MISSED, REFILL, TELL
 from holdfast.ears.deaf import DEAF
 from holdfast.role_report import word
@@ -44,4 +45,5 @@ ERRANDS = {
     MISSED: Errand("MASTER", _ask(TO_SERVE)),
     REFILL: Errand("BACKUP", _ask(TO_FORGET)),
     DEAF: Errand("", _end_keepalived),
+    KEEP: Errand("", keep),
 }

@@ -32,7 +32,11 @@ _SENT = 64  # hellos: an echo that is fresh is among them, even where much is sa
 _MOST = 10**18
 
 _Count = Annotated[int, Meta(ge=0, le=_MOST)]
-_Name = Annotated[str, Meta(max_length=255)]
+# Who knows the key may still be a tenant, see `features.pair`: what is told here reaches logs and terminals.
+_Name = Annotated[str, Meta(max_length=255, pattern=r"\A[!-~]*\Z")]
+_Role = Annotated[str, Meta(pattern=r"\A(MASTER|BACKUP|FAULT|)\Z")]
+_Words = Annotated[str, Meta(max_length=64, pattern=r"\A[0-9A-Za-z./:_ -]*\Z")]
+_Address = Annotated[str, Meta(max_length=64, pattern=r"\A[0-9A-Fa-f.:/]*\Z")]
 
 
 class Face(Struct, frozen=True):
@@ -72,9 +76,9 @@ class Pair(Struct, frozen=True, kw_only=True):
 class Here(NamedTuple):
     """A router's guest interface as its peer is told: device, address, MAC in lower case."""
 
-    device: str
-    address: str
-    mac: str
+    device: Annotated[str, Meta(max_length=64, pattern=r"\A[!-~]*\Z")]
+    address: _Address
+    mac: _Address
 
 
 class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -91,21 +95,21 @@ class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True):
     boot: _Name = ""
     n: _Count = 0
     echo: tuple[tuple[_Name, _Count], ...] = ()
-    role: _Name = ""
-    said: _Name = ""
+    role: _Role = ""
+    said: _Words = ""
     term: Annotated[int, Meta(ge=0, le=HIGHEST_TERM)] = 0
-    ground: _Name = ""
-    moving: _Name = ""
+    ground: _Words = ""
+    moving: _Words = ""
     release: bool = False
     hold: bool = False
     leaving: bool = False
     boost: bool = False
     able: bool = False
     outer: _Count = 0
-    digests: dict[_Name, _Name] | None = None
-    nics: dict[_Name, Here] | None = None
+    digests: dict[_Words, _Words] | None = None
+    nics: dict[_Address, Here] | None = None
     flows: _Count = 0
-    acks: dict[_Name, _Count] = {}
+    acks: dict[_Address, _Count] = {}
 
 
 class Sent(NamedTuple):
@@ -159,7 +163,9 @@ def digest(key: bytes, name: str, text: bytes) -> str:
 
 
 def decode(key: bytes, data: bytes) -> Hello | None:
-    """Return what a datagram says; None for what has no proof, or is of another version.  Never raises."""
+    """Return what a datagram says; None for what has no proof, is of another version, or spells a word with what no
+    such word has.  Never raises.
+    """
     if not _PROOF < len(data) <= LONGEST:
         return None
     text = data[_PROOF:]

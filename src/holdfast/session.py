@@ -277,11 +277,14 @@ class Session:
         return answer
 
     def _tell_peer(self, answer: Answer) -> None:
-        """Leave for the agent's ear whether this router could serve: what carries packets is as it is wanted."""
+        """Leave for the agent's ear whether this router could serve: what carries packets is as it is wanted.
+
+        In any role: who serves yields for it, and nobody yields to a backup that is no better off.
+        """
         if answer.code == Rejected.exit_code:
             return  # it has looked at nothing
         flag = self.root / pair_files.UNABLE
-        if role_report.word(self.root) == "MASTER" and _CARRIES & {*answer.stuck}:
+        if _CARRIES & {*answer.stuck}:
             flag.touch()
         else:
             flag.unlink(missing_ok=True)

@@ -11,8 +11,6 @@ from typing import NamedTuple
 from holdfast.peer import HIGHEST_TERM, Peer
 
 MASTER, BACKUP = "MASTER", "BACKUP"
-HOLD_S = 120.0
-"""The longest that a router holds itself back, unless its peer serves: this one would, too."""
 LEAVE_S = 5.0
 """How long a wish to hand over lives; who died over it is no longer leaving."""
 TWO_MASTERS_S = 0.5
@@ -29,10 +27,12 @@ LATE_S = 20.0
 peer may not have been told yet."""
 YIELD_S = 3.0
 """How long the peer has to take over before a router that yielded serves on."""
+STUCK_S = 3.0
+"""How long what guests need may not be as wanted on the router that serves: the next run may mend it."""
 UNABLE_S, LONGEST_UNABLE_S = 60.0, 3600.0
 """How long a router that yielded is no help; doubled each time, for where the fault is on both sides."""
 ANNOUNCE_S = (0.0, 0.3, 0.9)
-SILENT_S, BESIDE_SILENT_S = 120.0, 0.8
+HANGS_S, BESIDE_SILENT_S = 120.0, 0.8
 """For how long after a promotion a silent peer may merely hang, and how often it is announced meanwhile: its kernel has
 the addresses, answers for them, and may be heard of only when all of it goes on."""
 
@@ -57,17 +57,6 @@ def normal_term(role: str, term: int, peer_term: int, heard: Peer | None) -> int
 def raised(term: int, peer_term: int) -> int:
     """The term of a router that is promoted."""
     return min(HIGHEST_TERM, max(term, peer_term) + 1)
-
-
-def released(ground: str, held_s: float, heard: Peer | None, *, moving: bool) -> bool:
-    """Whether a router that has held itself back for `held_s` seconds may stand for election again.
-
-    `moving`: a run is still taking it to other ground.  Where that run ended without it, killed or taken back, the peer
-    is met on the old ground.
-    """
-    if held_s >= HOLD_S and (heard is None or heard.hello.role != MASTER):
-        return True
-    return not moving and (heard is None or heard.hello.release or heard.hello.ground == ground)
 
 
 def boosted(role: str, heard: Peer | None, *, able: bool, hold: bool) -> bool:
@@ -125,6 +114,22 @@ class Outage:
     def due(self) -> float:
         """When it will be one; infinity where it is one already, or nothing is wrong."""
         return inf if self._told else self._until()
+
+
+class Stuck:
+    """For how long what guests need has not been as wanted on the router that serves, and for how long it has."""
+
+    def __init__(self) -> None:
+        self._state: bool | None = None
+        self._since = 0.0
+
+    def step(self, role: str, now: float, *, unable: bool) -> tuple[bool, bool]:
+        """Whether that is reason to yield; whether it has served well for long.  `unable`: as its last run left it."""
+        state = unable if role == MASTER else None
+        if state is not self._state:
+            self._state, self._since = state, now
+        lasted = now - self._since
+        return state is True and lasted >= STUCK_S, state is False and lasted >= UNABLE_S
 
 
 class Yielding:
@@ -254,7 +259,7 @@ class Announcements:
         self._since = now if moved else self._since
         due = bool(self._times) and self._times[0] <= now
         self._times = [at for at in self._times if at > now]
-        if not self._times and heard is None and now - self._since < SILENT_S:
+        if not self._times and heard is None and now - self._since < HANGS_S:
             self._times = [now + BESIDE_SILENT_S]
         return due
 

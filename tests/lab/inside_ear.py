@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from holdfast import errands
 from holdfast.ears import Ear
 from holdfast.ears.hello import PeerEar
 from holdfast.ears.links import Links
@@ -24,6 +25,7 @@ def main() -> None:
         roused = any(wish.urgent for wish in wishes)
         wishes += [wish for ear in ears if roused or now >= ear.due() for wish in ear.tick(now)]
         if any(wish.cause for wish in wishes):
+            errands.do(root, [wish.cause for wish in wishes])
             with (root / "wishes").open("a") as said:
                 said.writelines(json.dumps([now, wish.cause]) + "\n" for wish in wishes if wish.cause)
 

@@ -1,6 +1,7 @@
 """Tiers of a VPC's pair come and go: none of it is an election but the end of the one that they elect over."""
 
 import itertools
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,9 @@ OLDEST, KEPT = 2, 4
 FIRST, MIDDLE, LAST = 1, 3, 5
 NEWEST_NETWORK = 790
 OVERLAP_S, GAP_S = 0.3, 1.0
+UNSEEN_S, LONG_S = 1.0, 7.0
+"""For how long two may serve that cannot hear each other's adverts, and what is longer than any of their patience."""
+FAST_S = 0.1
 TOLD = list(itertools.product((True, False), (0, 5, 60))) if SOAK else [(True, 0), (False, 5)]
 """Whether the master is told first, and how many seconds later the other one is."""
 IDLE = 50
@@ -81,7 +85,7 @@ class Moved(NamedTuple):
 
 def reigns(entries: Sequence[Entry], until: float) -> list[Span]:
     """When a router was master: from, to."""
-    ends = [*(entry.at for entry in entries[1:]), until]
+    ends = [*(entry.at for entry in entries), until][1:]  # one that has booted holding back has entered nothing yet
     return [(entry.at, end) for entry, end in zip(entries, ends, strict=True) if entry.word == "MASTER"]
 
 
@@ -171,3 +175,45 @@ def test_the_oldest_tier_goes_and_comes_back(
         return Moved(*map(max, zip(removed, returned, strict=True)))
 
     within(tell, f"oldest tier, told {apart_s} s apart, {'master' if master_first else 'backup'} first", cycle)
+
+
+def beat(router: Router, seconds: float) -> None:
+    """Tell one router of another interval; 0 is what its boot line says."""
+    router.write("/etc/holdfast/settings.json", json.dumps({"advert_s": seconds}))
+    done = router.shell(["/usr/local/bin/holdfast", "converge"])
+    assert done.code == 0, done.text + done.errors
+
+
+def held(router: Router) -> bool:
+    """Whether a router holds itself back."""
+    return router.read("/run/holdfast/vrrp/hold").strip() not in ("", "0")
+
+
+@pytest.mark.parametrize("taken_back", [True, False], ids=["taken-back", "told-to-the-other-too"])
+def test_a_router_that_boots_on_other_ground_serves_beside_nobody(
+    pair: VpcPair, tell: Callable[[str], None], *, taken_back: bool
+) -> None:
+    """Its /run is empty: nothing there says that it was holding itself back, and keepalived hears no adverts."""
+    master, backup = pair.master, pair.backup
+    beat(backup, FAST_S)
+    assert held(backup)
+    since = time.time()
+    backup.power_cut()
+    pair.boot(backup)
+    time.sleep(LONG_S)
+    now = time.time()
+    words = {router.name: [entry.word for entry in pair.entered(router)] for router in pair.routers}
+    both, neither = overlap_and_gap([reigns(pair.entered(router), now) for router in pair.routers], since, now)
+    serving = [router for router in pair.routers if not held(router)]
+    tell(f"both {both:.2f} s, neither {neither:.2f} s; {words}; served before: {master.name}")
+    assert both <= UNSEEN_S
+    assert pair.serving() == serving
+    assert len(serving) == 1
+
+    beat(backup if taken_back else master, 0 if taken_back else FAST_S)
+    pair.ready()
+    assert [held(router) for router in pair.routers] == [False, False]
+    if not taken_back:
+        beat(pair.backup, 0)
+        beat(pair.master, 0)
+        pair.ready()

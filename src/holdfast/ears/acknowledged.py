@@ -4,11 +4,23 @@ from collections.abc import Iterator, Mapping
 from math import inf
 from pathlib import Path
 
-from holdfast import alerts, pair_files, peer, receipts
+import msgspec
+
+from holdfast import alerts, pair_files, pairing, peer, receipts
 from holdfast.ears import Wish
 
-GATHER_S = 2.0
-"""How often at most what the peer tells is written down: at a start it tells thousands, some at a time."""
+GATHER_S, LONGEST_S = 2.0, 64.0
+"""How often at most what the peer tells is written down: at a start it tells thousands, some at a time.  Where the disk
+takes nothing the pause doubles, up to this."""
+KEEP = "keep what the peer's guests have acknowledged"
+TOLD = "run/holdfast/peer-acknowledged.json"
+"""What the peer has told so far, for the errand: a disk is waited for, and an ear waits for nothing."""
+
+
+def keep(root: Path) -> None:
+    """Bring what the ear has left to the disk, in a child; OSError if the disk would not take it."""
+    told = msgspec.json.decode((root / TOLD).read_bytes(), type=dict[str, int])
+    pair_files.remember_there(root, peer.merged(pair_files.acknowledged_there(root), told))
 
 
 class Passwords:
@@ -21,7 +33,8 @@ class Passwords:
         self._there = pair_files.acknowledged_there(root)
         self._unsaved = False
         self._saved = -inf
-        self._complained = False
+        self._pause_s = GATHER_S
+        self._asked: dict[str, int] | None = None
 
     def hear(self, acknowledged: Mapping[str, int]) -> None:
         """Take in what the peer tells."""
@@ -30,20 +43,27 @@ class Passwords:
             self._unsaved = self._unsaved or self._there != before
 
     def keep(self, now: float) -> Iterator[Wish]:
-        """Look at what was acknowledged here, write down what was there; the guest service's view follows from both."""
+        """Look at what was acknowledged here, have what was there written down; the guest service's view follows from
+        both.  Asked for again until the disk has it.
+        """
         if self._here.changed():
             self._turns.learn(pair_files.acknowledged_here(self.root))
         if now < self.due():
             return
         self._saved = now
-        try:
-            pair_files.remember_there(self.root, self._there)
-        except OSError as error:
-            if not self._complained:
-                alerts.note(f"what the peer's guests have acknowledged cannot be kept: {error}", urgent=True)
-            self._complained = True
+        kept = pair_files.acknowledged_there(self.root)
+        if all(serial <= kept.get(address, 0) for address, serial in self._there.items()):
+            self._unsaved, self._pause_s, self._asked = False, GATHER_S, None
             return
-        self._unsaved = self._complained = False
+        if self._there == self._asked:
+            self._pause_s = min(self._pause_s * 2, LONGEST_S)
+        self._asked = self._there
+        try:
+            pairing.leave(self.root, TOLD, msgspec.json.encode(self._there).decode())
+        except OSError as error:
+            alerts.note(f"{TOLD} cannot be written: {error}", urgent=True)
+            return
+        yield Wish(KEEP)
         yield Wish("passwords acknowledged at the peer")
 
     def next(self, most: int) -> dict[str, int]:
@@ -52,4 +72,4 @@ class Passwords:
 
     def due(self) -> float:
         """When there is something to write down."""
-        return self._saved + GATHER_S if self._unsaved else inf
+        return self._saved + self._pause_s if self._unsaved else inf

@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
-from holdfast import alerts, pair_files, pairing, peer, verdict
+from holdfast import alerts, pair_files, pairing, verdict
 from holdfast.ears import Wish
+from holdfast.holding import Holding
 from holdfast.pair_files import Own
-from holdfast.peer import Pair, Peer
+from holdfast.peer import Hello, Pair, Peer
 from holdfast.verdict import Links
 
 WRITE_S = 0.2
@@ -19,6 +20,8 @@ WRITE_S = 0.2
 DEAF_S = 3.0
 """How long the peer may be heard elsewhere and not by one of the networks that it is on."""
 _BOOST = 14
+_LINK, _GATEWAY = "an outer link has no carrier, is down or is missing", "its gateway is silent"
+_STUCK = "what guests need is not as wanted"
 
 
 class Decisions:
@@ -28,11 +31,11 @@ class Decisions:
         self.root = root
         self.faces: dict[str, float] = {}
         self.announcements = verdict.Announcements()
-        self._began = now
-        self._hold_since = 0.0
+        self._holding = Holding(now)
         self._outage = verdict.Outage()
+        self._stuck = verdict.Stuck()
         self._yielding = verdict.Yielding()
-        self._gateway = False
+        self._why = ""
         self._missing = False
         self._two = verdict.TwoMasters()
         self._differences = verdict.Differences()
@@ -66,25 +69,25 @@ class Decisions:
         return self._term(own, heard)
 
     def _hold(self, own: Own, pair: Pair, heard: Peer | None, now: float) -> Own:
-        if not own.hold:
-            self._hold_since = 0.0
+        said = Hello(name=pair.name, role=own.role, term=own.term, ground=pair.ground, moving=own.moving, hold=own.hold)
+        hold = self._holding.step(said, heard, now)
+        if hold == own.hold or not self._track("hold", int(hold)):
             return own
-        self._hold_since = self._hold_since or now
-        deaf = heard is None and now - self._began <= peer.FRESH_S  # there was no time to hear anybody yet
-        if deaf or not verdict.released(pair.ground, now - self._hold_since, heard, moving=own.moving != ""):
-            return own
-        return own._replace(hold=False) if self._track("hold", 0) else own
+        if hold and heard:
+            alerts.alert(self.root, [f"this router holds itself back: {heard.hello.name} serves on other ground"])
+        return own._replace(hold=hold)
 
     def _fault(self, own: Own, heard: Peer | None, now: float, outer: Links) -> Own:
         dark, silent = self._outage.step(own.role, outer, now), outer.gateway is False
-        # Who does not serve asks no gateway: what made it yield to the peer may still be so.
-        sound = outer.sound and (not self._gateway or (own.role == verdict.MASTER and outer.gateway is True))
+        stuck, well = self._stuck.step(own.role, now, unable=own.unable)
+        # Who does not serve asks no gateway, and needs less: what made it yield to the peer may still be so.
+        seen = {_GATEWAY: own.role == verdict.MASTER and outer.gateway is True, _STUCK: well}.get(self._why, True)
+        sound = outer.sound and seen
         before = self._yielding.active
-        fault = self._yielding.step(own.role, heard, now, broken=dark or silent, sound=sound)
+        fault = self._yielding.step(own.role, heard, now, broken=dark or silent or stuck, sound=sound)
         if fault and not before:
-            self._gateway = silent and not dark
-            why = "its gateway is silent" if self._gateway else "an outer link has no carrier, is down or is missing"
-            alerts.alert(self.root, [f"this router yields to its peer: {why}"])
+            self._why = _LINK if dark else _GATEWAY if silent else _STUCK
+            alerts.alert(self.root, [f"this router yields to its peer: {self._why}"])
         if fault == own.fault or (not fault and leaving(own, now)):
             return own
         return own._replace(fault=fault) if self._track("fault", int(fault)) else own

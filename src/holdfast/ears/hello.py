@@ -17,8 +17,11 @@ from holdfast.ears.outer import Gateways, links
 from holdfast.pair_files import Own, Watched
 from holdfast.peer import Hello, Here, Kind, Pair, Talk
 
-IDLE_S = 5.0
-"""How often a router without a pair looks whether it has one."""
+IDLE_S, BOOT_S = 5.0, 60.0
+"""How often a router without a pair looks whether it has one; for how long it looks as often as it would speak.
+
+A boot's first run leaves the pair before it starts keepalived: what serves on other ground is to be heard by then.
+"""
 ANSWER_S = 0.05
 """The shortest time between two hellos that nothing but a greeting called for."""
 _ACKS, _FEWER, _FEWEST = 40, 3, 8  # fewer for each network that is spoken of: a hello fits into one packet
@@ -41,7 +44,7 @@ class PeerEar:
         self._file = Watched(root / pairing.PAIR)
         self._last: bytes = b""  # the same hello comes in by every face
         self._said = Hello()
-        self._spoke = 0.0
+        self._spoke, self._began = 0.0, now
         self._third = now - _THIRD_S
         self._greeted = False
 
@@ -61,7 +64,7 @@ class PeerEar:
     def due(self) -> float:
         """Return when it has to speak, or to look, next."""
         if self.pair is None:
-            return self._spoke + IDLE_S
+            return self._spoke + (peer.INTERVAL_S if self._spoke - self._began < BOOT_S else IDLE_S)
         return min(self._spoke + peer.INTERVAL_S, self.decided.due(), self.gateways.due(), self.passwords.due())
 
     def close(self) -> None:
