@@ -29,6 +29,9 @@ MACHINE = (
     "dbus", "e2fsprogs", "initramfs-tools", "kmod", "libpam-systemd", "logrotate", "systemd-sysv", "udev",
 )  # fmt: skip
 """What a virtual machine needs beside what the router needs."""
+HYPERVISORS = ("dmidecode", "hyperv-daemons", "open-vm-tools", "xenstore-utils")
+"""What the boot line is asked of where it is not KVM: one disk is for all of them.  Their services start on their own
+hypervisor alone."""
 TOOLS = ("iputils-arping", "iputils-ping", "iputils-tracepath", "less", "procps", "tcpdump", "traceroute")
 """What servers' diagnostics and people look around with."""
 QUIET = (
@@ -72,7 +75,7 @@ def packages(deb: Path, recipe: Recipe) -> list[str]:
     """Every Debian package that is asked for by name: the machine's own, and what the deb says that it needs."""
     fields = must(["dpkg-deb", "--field", str(deb), "Depends", "Recommends"])
     needed = re.findall(r"(?:^\w+: |, )([a-z0-9][a-z0-9+.-]+)", fields, re.MULTILINE)
-    return sorted({recipe.kernel, *MACHINE, *TOOLS, *needed})
+    return sorted({recipe.kernel, *MACHINE, *HYPERVISORS, *TOOLS, *needed})
 
 
 def root(deb: Path, recipe: Recipe) -> Path:
