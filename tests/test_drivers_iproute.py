@@ -1,5 +1,7 @@
 """What ip(8) prints, understood: the samples are what iproute2 6.1 printed on a machine."""
 
+from pathlib import Path
+
 import pytest
 
 from holdfast.announce import frames
@@ -11,7 +13,7 @@ from holdfast.facts import nics
 from holdfast.iproute import IpRoute, Order, blame
 from holdfast.router import Nic
 from holdfast.run import CommandFailed
-from holdfast.state import Address, Change, Link, PolicyRule, Resource, Route, State
+from holdfast.state import Address, Change, Handover, Link, PolicyRule, Resource, Route, State
 
 DEVICES = """[{"ifindex":1,"ifname":"lo","flags":["LOOPBACK","UP","LOWER_UP"],"mtu":65536,"link_type":"[772]",
 "address":"00:00:00:00:00:00","addr_info":[{"family":"inet","local":"127.0.0.1","prefixlen":8,"scope":"254",
@@ -106,6 +108,36 @@ def test_what_another_keeps_is_neither_missed_nor_removed() -> None:
     seen = list(Addresses(IpRoute(Recorder(DEVICES))).observe(state(there, absent)))
 
     assert seen == [there, absent, Address("eth10", "10.0.0.1/24"), Address("eth10", "10.0.0.4/24")]
+
+
+@pytest.mark.parametrize(
+    ("role", "runs", "goes"),
+    [
+        ("BACKUP", False, True),
+        ("FAULT", False, True),
+        ("MASTER", False, False),
+        ("BACKUP", True, False),
+        ("", False, False),
+    ],
+)
+def test_what_a_keeper_has_left_behind_goes(tmp_path: Path, role: str, *, runs: bool, goes: bool) -> None:
+    there, absent = (Address("eth10", f"10.0.0.{last}/32", keeper="keepalived") for last in (3, 99))
+    wanted = state(there, absent, *([Handover(role)] if role else []))
+    recorder = Recorder(DEVICES)
+    addresses = Addresses(IpRoute(recorder), tmp_path)
+    assert list(addresses.observe(wanted))[:2] == [there, absent], "without systemd nothing is known"
+    units = tmp_path / "run/systemd/units"
+    units.mkdir(parents=True)
+    if runs:
+        (units / "invocation:keepalived.service").symlink_to("7f")
+
+    before, other = list(addresses.observe(wanted))[:2]
+
+    assert other == absent
+    assert (before != there) == goes
+    if goes:
+        assert list(addresses.apply([Change(before, there)])) == []
+        assert recorder.asked[-1][1] == "addr del 10.0.0.3/32 dev eth10\n"
 
 
 def test_a_wanted_address_is_seen_as_wanted_unless_it_would_expire() -> None:

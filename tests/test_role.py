@@ -204,11 +204,19 @@ def test_before_there_is_a_guest_network_nobody_is_elected() -> None:
         (STANDING_BY._replace(role="", outer={"eth2": True}), "BACKUP, but eth2 is up"),
         (SERVING._replace(missing=("eth2",)), "the outer nic eth2 is missing"),
         (STANDING_BY._replace(missing=("1e:00:00:00:00:01",)), "the outer nic 1e:00:00:00:00:01 is missing"),
+        (SERVING._replace(kept={"10.1.1.1": True, "10.1.2.1": False}), "MASTER, but 10.1.2.1 is not here"),
+        (STANDING_BY._replace(kept={"10.1.1.1": False, "10.1.2.1": True}), "BACKUP, but 10.1.2.1 is here"),
     ],
 )
 def test_what_does_not_fit_together_is_a_fault_with_a_reason(seen: Seen, why: str) -> None:
     assert doubts(seen) == [why]
     assert pair(seen) == "Status: FAULT"
+
+
+def test_a_text_that_keepalived_has_refused_is_named_and_makes_no_other_role() -> None:
+    refused = SERVING._replace(refused="(Line 40) interface eth3 does not exist")
+    assert doubts(refused) == ["keepalived has refused its text: (Line 40) interface eth3 does not exist"]
+    assert pair(refused) == "Status: PRIMARY"
 
 
 def watch(text: str, *, mtu: int = 0) -> dict[str, Any]:
@@ -258,6 +266,16 @@ def test_the_report_reads_what_is_there(tmp_path: Path) -> None:
     assert role_report.look(tmp_path) == Seen(
         role="MASTER", runs=False, virtual="127.0.0.1", held=True, outer={"lo": True}, word="PRIMARY"
     )
+
+    (tmp_path / WATCH.lstrip("/")).write_text(
+        '{"outer": ["lo"], "virtual": "127.0.0.1", "word": "PRIMARY", "kept": ["127.0.0.1", "192.0.2.9"]}'
+    )
+    (tmp_path / "run/holdfast/vrrp").mkdir()
+    (tmp_path / "run/holdfast/vrrp/check.log").write_text("\nsaid: no\nmore\n")
+    seen = role_report.look(tmp_path)
+    assert seen
+    assert (seen.kept, seen.refused) == ({"127.0.0.1": True, "192.0.2.9": False}, "said: no")
+    (tmp_path / WATCH.lstrip("/")).write_text('{"outer": ["lo"], "virtual": "127.0.0.1", "word": "PRIMARY"}')
 
     units = tmp_path / "run/systemd/units"
     units.mkdir(parents=True)

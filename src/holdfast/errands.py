@@ -1,14 +1,15 @@
-"""What the agent does for an ear that asks for no convergence: a word to conntrackd, an end to a daemon that hangs."""
+"""What the agent does for an ear that asks for no convergence: words to daemons and in their name, an end to one."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from holdfast import alerts
+from holdfast import alerts, keepalived
 from holdfast.drivers.handover import TO_FORGET, TO_SERVE, TO_TELL_AGAIN, ask
 from holdfast.ears.acknowledged import KEEP, keep
 from holdfast.ears.connections import MISSED, REFILL, TELL
 from holdfast.ears.deaf import DEAF
+from holdfast.ears.observed import AWAY, GONE, HERE, look
 from holdfast.role_report import word
 from holdfast.run import run
 
@@ -40,10 +41,24 @@ def _end_keepalived(root: Path) -> None:
     alerts.alert(root, ["keepalived hangs and takes no new text: ended, another one is started"])
 
 
+def _say(cause: str, word: str) -> Callable[[Path], object]:
+    """Say through the hook what keepalived should have said, if it still is so."""
+
+    def say(root: Path) -> None:
+        if look(root) == cause:
+            run([keepalived.HOOK, "INSTANCE", keepalived.INSTANCE, word, "0"])
+            alerts.alert(root, [f"{cause}: {word} was said in keepalived's name"])
+
+    return say
+
+
 ERRANDS = {
     TELL: Errand("MASTER", _ask(TO_TELL_AGAIN)),
     MISSED: Errand("MASTER", _ask(TO_SERVE)),
     REFILL: Errand("BACKUP", _ask(TO_FORGET)),
     DEAF: Errand("", _end_keepalived),
     KEEP: Errand("", keep),
+    GONE: Errand("MASTER", _say(GONE, "STOP")),
+    AWAY: Errand("MASTER", _say(AWAY, "BACKUP")),
+    HERE: Errand("", _say(HERE, "MASTER")),
 }

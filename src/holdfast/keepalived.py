@@ -9,6 +9,8 @@ from hashlib import sha256
 from string import Template
 from typing import NamedTuple
 
+from holdfast.answers.checkrouter import CHECK_LOG
+
 CONF = "/etc/keepalived/keepalived.conf"
 INSTANCE = "inside"
 HOOK = "/opt/holdfast/libexec/holdfast-role"
@@ -20,8 +22,6 @@ HOLD = "/run/holdfast/vrrp/hold"
 """Not 0: this router does not serve, for it is waiting for its peer on other ground."""
 FAULT = "/run/holdfast/vrrp/fault"
 """Not 0: this router does not serve, for it is handing over, or cannot."""
-CHECK_LOG = "/run/holdfast/vrrp/check.log"
-"""Why keepalived has refused a text at a reload."""
 
 MULTICAST = "224.0.0.18"
 PROTOCOL = 112

@@ -19,6 +19,7 @@ from holdfast.ears.connections import Connections
 from holdfast.ears.deaf import Deaf
 from holdfast.ears.hello import PeerEar
 from holdfast.ears.links import Links
+from holdfast.ears.observed import Observed
 from holdfast.ears.start import Start
 from holdfast.ears.timer import Timer
 from holdfast.ears.wake import ROLE, Wake
@@ -252,6 +253,7 @@ def main(root: Path) -> int:
         Connections(root, monotonic()),
         Deaf(root, monotonic()),
         Start(root, monotonic()),
+        Observed(root, monotonic()),
         Timer(monotonic()),
     ]
     # What has been imported is the children's common ground: never looked through again, so never copied.

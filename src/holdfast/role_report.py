@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.answers.checkrouter import ALONE, UNKNOWN, WATCH, Seen, doubts, pair
+from holdfast.answers.checkrouter import ALONE, CHECK_LOG, UNKNOWN, WATCH, Seen, misfits, pair
 
 WORD = "run/holdfast/role"
 MOVED = "run/holdfast/role.moved"
@@ -19,6 +19,7 @@ SETTLE_S = 2.0
 _LOOK_S = 0.05
 _SIOCGIFFLAGS, _IFF_UP = 0x8913, 1
 _USAGE = 2
+_MUCH = 4096
 
 
 def word(root: Path) -> str:
@@ -37,16 +38,28 @@ def look(root: Path) -> Seen | None:
         return None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         outer = {device: _up(asked, device) for device in watch["outer"]}
+    trie = Path("/proc/net/fib_trie").read_text()
     return Seen(
         role=word(root),
         # The link that systemd keeps for its journal while a unit is active.
         runs=(root / "run/systemd/units/invocation:keepalived.service").is_symlink(),
         virtual=watch["virtual"],
-        held=bool(watch["virtual"]) and is_local(Path("/proc/net/fib_trie").read_text(), watch["virtual"]),
+        held=bool(watch["virtual"]) and is_local(trie, watch["virtual"]),
         outer=outer,
         word=watch["word"],
         missing=tuple(watch.get("missing", ())),  # an earlier version has not said it
+        kept={address: is_local(trie, address) for address in watch.get("kept", ())},
+        refused=_refused(root),
     )
+
+
+def _refused(root: Path) -> str:
+    """Why keepalived has refused its text at the last reload; empty where it has taken it."""
+    try:
+        said = (root / CHECK_LOG.lstrip("/")).read_bytes()[:_MUCH].decode(errors="replace")
+    except OSError:
+        return ""
+    return next((line.strip() for line in said.splitlines() if line.strip()), "")
 
 
 def _document(path: Path) -> dict[str, Any] | None:
@@ -81,7 +94,7 @@ def line(root: Path, settle_s: float = SETTLE_S) -> str:
     if not boot.get("redundant"):
         return ALONE
     until = time.monotonic() + settle_s
-    while (seen := look(root)) and doubts(seen) and time.monotonic() < until:
+    while (seen := look(root)) and misfits(seen) and time.monotonic() < until:
         time.sleep(_LOOK_S)
     return pair(seen) if seen else UNKNOWN
 

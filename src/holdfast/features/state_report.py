@@ -12,7 +12,7 @@ from holdfast.state import File
 
 
 def contribute(_bag: None, router: Router) -> Iterator[Claim]:
-    """The nics that only the serving router has up, the address that it alone has, and the server's word for it."""
+    """The nics that only the serving router has up, the addresses that it alone has, and the server's word for it."""
     if not router.boot.redundant:
         return
     outer = sorted(face.device for face in (*router.of("public"), *router.of("private")))
@@ -20,6 +20,7 @@ def contribute(_bag: None, router: Router) -> Iterator[Claim]:
         "outer": outer,
         "missing": missing(router.interfaces),
         "virtual": router.segment.virtual if router.segment else "",
+        "kept": sorted(face.virtual for face in router.interfaces if face.device and face.virtual),
         "word": _word(router),
     }
     yield Claim("cmdline/redundant_state", File(WATCH, msgspec.json.encode(watch).decode()))
