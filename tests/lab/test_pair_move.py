@@ -180,7 +180,7 @@ def test_the_oldest_tier_goes_and_comes_back(
 def beat(router: Router, seconds: float) -> None:
     """Tell one router of another interval; 0 is what its boot line says."""
     router.write("/etc/holdfast/settings.json", json.dumps({"advert_s": seconds}))
-    done = router.shell(["/usr/local/bin/holdfast", "converge"])
+    done = router.shell(["/usr/sbin/holdfast", "converge"])
     assert done.code == 0, done.text + done.errors
 
 
