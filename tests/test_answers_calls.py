@@ -195,3 +195,12 @@ def test_commands_of_the_agent_are_noted_but_for_a_change_of_roles() -> None:
     assert {name for name, command in COMMANDS.items() if getattr(command, "func", None) is not called} == {
         "holdfast-follow"
     }
+
+
+def test_a_service_that_cannot_be_managed_is_alerted_and_a_question_about_it_is_not(root: Path) -> None:
+    log = root / "var/log/routerServiceMonitor.log"
+    called("manage_service.sh", answering("haproxy does not run\n", 3), ["status", "haproxy"], str(root))
+    assert not log.exists()
+
+    called("manage_service.sh", answering("", 3, "not as wanted: haproxy.service\n"), ["start", "haproxy"], str(root))
+    assert "manage_service.sh start haproxy: not as wanted: haproxy.service" in log.read_text()

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -320,3 +321,77 @@ def test_older_servers_read_true_and_false() -> None:
     assert [says_words(text) for text in ("Cloudstack Release 4.21.1 x", "Release 4.22.0", "5.0", "")] == [
         False, True, True, True,
     ]  # fmt: skip
+
+
+def programs(router: Path, monkeypatch: pytest.MonkeyPatch, **texts: str) -> None:
+    """Programs that a check would start, as scripts that come first in PATH."""
+    (router / "bin").mkdir()
+    for name, text in texts.items():
+        (router / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (router / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(router / "bin"), prepend=":")
+
+
+def test_gateways_are_asked_at_once_so_several_dead_ones_have_failed(
+    router: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs(router, monkeypatch, ping='case "$*" in *192.0.2.1) exit 0;; esac; sleep 0.3; exit 1')
+    addresses = " ".join(f"192.0.2.{number}" for number in range(1, 7))
+
+    began = time.monotonic()
+    found = health_checks.gateways(Asked(data={"gateways": f"gatewaysIps={addresses} "}), router)
+
+    assert found is not None
+    assert (found.success, found.message[:26]) == (FAILED, "5 of 6 gateways missing: 1")
+    assert time.monotonic() - began < 3  # one after the other: 4.5
+
+
+def _always(outcome: Outcome, _asked: Asked, _root: Path) -> Outcome:
+    return outcome
+
+
+def test_what_cannot_be_found_out_is_not_well_again(
+    router: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [Outcome(word, "x") for word in (FAILED, UNKNOWN, UNKNOWN, FAILED, UNKNOWN, WARNING, UNKNOWN, SUCCESS)]
+    told = []
+    for outcome in said:
+        play(monkeypatch, one=partial(_always, outcome))
+        found = read(router, capsys, "true")
+        assert [check.success for check in found.checks] == [outcome.success]
+        told.append(len((router / "var/log/routerServiceMonitor.log").read_text().splitlines()))
+
+    assert told == [1, 1, 1, 1, 1, 2, 2, 2]
+    play(monkeypatch, one=lambda _a, _r: Outcome(UNKNOWN, "x"))
+    assert get_router_monitor_results(["true"], router) == 0
+    assert '"before"' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dead", [FileNotFoundError(), ConnectionRefusedError()])
+def test_a_dead_haproxy_has_failed_and_a_silent_one_is_not_known(
+    dead: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised: list[OSError] = [dead, TimeoutError()]
+
+    def ask(_: str) -> str:
+        raise raised.pop(0)
+
+    monkeypatch.setattr("holdfast.haproxy_stats.ask", ask)
+    asked = Asked(data={"haproxyData": "sourceIp=203.0.113.13,sourcePortStart=80,protocol=tcp;"})
+    found = health_checks.haproxy(asked, Path("/"))
+    assert found == Outcome(FAILED, "haproxy does not run, and is to have 1 listeners")
+    with pytest.raises(TimeoutError):
+        health_checks.haproxy(asked, Path("/"))
+
+
+def test_a_firewall_without_its_table_has_failed(router: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs(router, monkeypatch, nft='echo "Error: ${NFT:-No such file or directory}" >&2; exit 1')
+    asked = Asked(data={"portForwarding": FORWARDS})
+
+    found = health_checks.iptables(asked, router)
+
+    assert found is not None
+    assert (found.success, "No such file" in found.message) == (FAILED, True)
+    monkeypatch.setenv("NFT", "Operation not permitted")
+    with pytest.raises(OSError, match="not permitted"):
+        health_checks.iptables(asked, router)

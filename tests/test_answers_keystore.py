@@ -7,6 +7,7 @@ import pytest
 
 import java_reader
 from holdfast.answers.keystore import HOME, imported, pem
+from holdfast.calls import called
 from holdfast.scripts.keystore import keystore_cert_import, keystore_setup
 
 SETUP = [f"{HOME}/agent.properties", f"{HOME}/cloud.jks", "ksPassw0rd", "365", f"{HOME}/cloud.csr"]
@@ -150,3 +151,27 @@ def test_pem_travels() -> None:
     assert pem(wire(text)) == text
     assert pem(wire(text + text)) == text + text
     assert pem('""') == ""
+
+
+@pytest.mark.parametrize("fails", ["arguments", "openssl", "disk"])
+def test_a_failing_request_says_nothing_and_why_is_in_journal_and_alert(
+    fails: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal: list[str] = []
+    monkeypatch.setattr("syslog.syslog", lambda _, text: journal.append(text))
+    if fails == "openssl":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    if fails == "disk":
+        held(tmp_path, "").parent.mkdir(parents=True)
+        held(tmp_path, "").write_text("no directory")
+
+    words = SETUP[:-1] if fails == "arguments" else SETUP
+    code = called("keystore-setup", lambda argv: keystore_setup(argv, tmp_path), words, str(tmp_path))
+
+    said = capsys.readouterr()
+    assert code == (2 if fails == "arguments" else 1)
+    with pytest.raises(java_reader.Unreadable):
+        java_reader.request(said.out + said.err)
+    why = "usage: keystore-setup" if fails == "arguments" else "error: "
+    assert f": exit {code}: {why}" in journal[0]
+    assert why in (tmp_path / "var/log/routerServiceMonitor.log").read_text()

@@ -378,6 +378,9 @@ def test_what_cannot_be_is_refused_in_words(run: Run) -> None:
         code, text = run(script, ["a", "b"])
         assert code == 1
         assert "baremetal" in text
+    for script, word in ((small.monitor_service, "systemd"), (small.setup_tf_route, "TFTP")):
+        code, text = run(script, ["a", "b"])
+        assert (code, word in text) == (1, True)
 
 
 def test_a_router_without_a_drive_serves_no_iso(run: Run, router: Path) -> None:

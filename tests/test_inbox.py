@@ -126,3 +126,13 @@ def test_the_archive_keeps_to_its_size(inbox: Inbox, monkeypatch: pytest.MonkeyP
         inbox.finish(f"m{number}.json", document)
 
     assert {int(text[:3]) for text in archived(inbox)} == {9, 10, 11}
+
+
+def test_the_newest_boot_line_stays_however_much_comes_after_it(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "ARCHIVE_FILES", 5)
+    for number, name in enumerate(["cmd_line.json", "cmd_line.json", *(f"m{number}.json" for number in range(12))]):
+        (inbox.directory / name).write_bytes(b"%d" % number)
+        inbox.finish(name, b"%d" % number)
+
+    assert inbox.read("cmd_line.json") == b"1"
+    assert {int(text) for text in archived(inbox)} == {1, 10, 11, 12, 13}

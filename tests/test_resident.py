@@ -210,6 +210,9 @@ def test_commands_run_side_by_side_and_too_many_do_it_themselves(tmp_path: Path)
 def test_one_that_takes_too_long_is_ended_and_not_done_again(tmp_path: Path) -> None:
     with running(tmp_path, limit_s=0.3) as agent:
         assert agent.ask("stay", "s", "60") == (3, "", "error: no end within 0 s\n")
+        log = (tmp_path / "var/log/routerServiceMonitor.log").read_text()
+    assert "a request was ended: no end within 0 s (process " in log
+    assert log.count("\n") == 1
 
 
 def test_a_silent_caller_holds_up_nobody(agent: Running) -> None:

@@ -168,3 +168,52 @@ def test_a_conversation_that_breaks_off_is_an_error(answers: list[bytes], tmp_pa
     answers += [b"\x00\x00\x00\x09\x01abc"]
     with Vici(tmp_path) as vici, pytest.raises(OSError, match="hung up"):
         vici.ask("get-conns")
+
+
+def test_a_gateway_known_by_its_name_costs_no_other_its_answer(
+    answers: list[bytes], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    answers += [packet(5), packet(7, b"\x08list-sa") + packet(1), packet(5)]
+    answers += [packet(5), packet(7, b"\x09list-conn" + encode({NAME: {"children": {}}})) + packet(1), packet(5)]
+
+    assert checkbatchs2svpn(["vpn.branch.example", PEER], tmp_path) == 0
+
+    found = batch(capsys.readouterr().out)
+    assert found["vpn.branch.example"] == (False, "IPsec SA not found;there is no VPN to this peer")
+    assert found[PEER][1].startswith("IPsec SA not found;Site-to-site VPN have not connected")
+
+
+def test_what_is_neither_address_nor_name_is_refused(tmp_path: Path) -> None:
+    for bad in ("192.0.2", "192.0.2.256", "a_b.example", "-x.example", "a..b", "x;y"):
+        assert checkbatchs2svpn([PEER, bad], tmp_path) == 2, bad
+
+
+@pytest.mark.parametrize("ike", ["ESTABLISHED", "REKEYING"])
+@pytest.mark.parametrize("child", ["INSTALLED", "REKEYING", "UPDATING"])
+def test_what_is_being_replaced_still_carries(ike: str, child: str) -> None:
+    connections: list[dict[str, dict[str, object]]] = [{NAME: {"children": {NAME: {}}}}]
+    up = {NAME: {"state": ike, "child-sas": {f"{NAME}-1": {"name": NAME, "state": child}}}}
+
+    assert found(PEER, tunnels(connections, [up])).code == 0
+
+
+@pytest.mark.parametrize(("ike", "child"), [("CONNECTING", "INSTALLED"), ("DELETING", "REKEYED")])
+def test_what_comes_or_goes_does_not_carry(ike: str, child: str) -> None:
+    up = {NAME: {"state": ike, "child-sas": {f"{NAME}-1": {"name": NAME, "state": child}}}}
+
+    assert found(PEER, tunnels([{NAME: {"children": {NAME: {}}}}], [up])).code == 11
+
+
+def test_a_charon_that_does_not_answer_is_not_one_that_does_not_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.scripts.checks2svpn._TIMEOUT_S", 0.05)
+    (tmp_path / "run").mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as ear:
+        ear.bind(str(tmp_path / "run/charon.vici"))
+        ear.listen()
+        assert checkbatchs2svpn([PEER], tmp_path) == 0
+
+    up, text = batch(capsys.readouterr().out)[PEER]
+    assert not up
+    assert "charon does not answer in time" in text

@@ -23,9 +23,14 @@ LONGEST = 600
 WORDS, WORD = 20, 80
 """How many words of a call are kept, and how many characters of each."""
 ALERTED = frozenset(
-    ["baremetal_snat.sh", "cks_iso.sh", "cleanup.sh", "keystore-cert-import", "keystore-setup", "prepare_pxe.sh"]
-)
+    [
+        "baremetal_snat.sh", "cks_iso.sh", "cleanup.sh", "keystore-cert-import", "keystore-setup", "manage_service.sh",
+        "monitor_service.sh", "prepare_pxe.sh", "setup_tf_route.py",
+    ]
+)  # fmt: skip
 """Scripts that do something and tell nobody else when they cannot: an operator hears of it."""
+_ASKS = ("manage_service.sh", "status")
+"""How one of them only asks."""
 _WAY = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """How the log is opened: a pipe in its place blocks nobody."""
 _HIDDEN = "(hidden)"
@@ -48,6 +53,10 @@ class _Both:
         if len(self._said) < LONGEST:
             self._said.append(text[: 2 * LONGEST])
         return self._stream.write(text)  # type: ignore[attr-defined,no-any-return]
+
+    def remember(self, text: str) -> None:
+        """As if it had been printed; what a caller must not read."""
+        self._said.append(text[: 2 * LONGEST])
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
@@ -72,7 +81,7 @@ def called(script: str, action: Callable[[list[str]], int], argv: list[str], roo
         sys.stdout, sys.stderr = out, errors
         answer, words = _plain("".join(said).strip()), " ".join((script, *shown(script, argv)))
         _note(root, words, code, f"{began:.3f}\t{code}\t{time.monotonic() - clock:.3f}\t{words}\t{answer}\n", answer)
-        if code and script in ALERTED:
+        if code and script in ALERTED and (script, *argv[:1]) != _ASKS:
             _alert(root, f"{words}: {answer}")
     return code
 

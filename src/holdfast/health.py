@@ -9,6 +9,8 @@ RESULTS = "run/holdfast/health.json"
 """What they answered last."""
 SUCCESS, FAILED, WARNING, UNKNOWN = "SUCCESS", "FAILED", "WARNING", "UNKNOWN"
 BASIC, ADVANCED = "basic", "advanced"
+BEFORE = "before"
+"""Of a result that is UNKNOWN: what was found last.  It is kept here, and told to nobody."""
 
 
 class Watched(NamedTuple):

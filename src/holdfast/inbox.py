@@ -9,6 +9,8 @@ from holdfast.errors import Rejected
 
 ARCHIVE_FILES = 1000
 ARCHIVE_BYTES = 32 * 1024 * 1024
+BOOT_LINE = "cmd_line.json"
+"""The newest of this name is never dropped: update_interface_config.sh changes it, however long ago it came."""
 NO_MESSAGES = frozenset({"agent.zip", "cloud-scripts.tgz", "patch-sysvms.sh"})
 """What servers drop here beside messages, up to 100 MB of it (`holdfast.scripts.delivery`)."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
@@ -75,6 +77,7 @@ class Inbox:
 
     def _prune(self) -> None:
         """Oldest first, until the archive is within its budget: it holds secrets and must not grow for ever."""
+        kept = {str(path) for path in self._archived(BOOT_LINE)[-1:]}
         with os.scandir(self.processed) as listing:
             entries = [(entry.name.rpartition(".")[2], entry.path, entry.stat().st_size) for entry in listing]
         entries.sort(key=lambda entry: int(entry[0]) if entry[0].isdigit() else 0)
@@ -82,5 +85,6 @@ class Inbox:
         for _, path, weight in entries:
             if files <= ARCHIVE_FILES and size <= ARCHIVE_BYTES:
                 return
-            Path(path).unlink(missing_ok=True)
-            files, size = files - 1, size - weight
+            if path not in kept:
+                Path(path).unlink(missing_ok=True)
+                files, size = files - 1, size - weight

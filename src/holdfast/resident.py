@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from holdfast import answer, errands, requests
+from holdfast.alerts import alert
 from holdfast.cli import COMMANDS, DONE, followed, guarded
 from holdfast.ears import Ear, Wish
 from holdfast.ears.connections import Connections
@@ -220,6 +221,8 @@ class Agent:
             self._again = monotonic() + AGAIN_S
 
     def _give_up(self, child: _Child) -> None:
+        what = "a request" if child.caller else "a convergence of the agent's own"
+        alert(self.root, [f"{what} was ended: no end within {LIMIT_S:.0f} s (process {child.pid})"])
         if child.caller:
             with suppress(OSError):
                 child.caller.send(f"3 no end within {LIMIT_S:.0f} s".encode())

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from balancing import Rule, balance
 from isolated import GATEWAY, SOURCE_NAT, Isolated, forward, isolated
 
 import java_reader
@@ -70,7 +71,7 @@ def test_what_is_asked_first_and_often(net: Isolated) -> None:
     assert merged(router.run("bumpup_priority.sh")) == (0, "")
     assert merged(router.run("cks_iso.sh", "false")) == (0, "")
     assert merged(router.run("cks_iso.sh", "true"))[0] == 1  # it has no drive
-    for script in ("prepare_pxe.sh", "baremetal_snat.sh"):
+    for script in ("prepare_pxe.sh", "baremetal_snat.sh", "monitor_service.sh", "setup_tf_route.py"):
         assert router.run(script, "x").code == 1
     quick = {
         script: sorted(router.run(script, *words).seconds for _ in range(5))[2]
@@ -265,3 +266,21 @@ def test_a_service_that_dies_comes_back_by_systemd_and_is_told(net: Isolated) ->
     off = {"disable_monitoring": "false", "health_checks_enabled": False, "type": "monitorservice"}
     net.command("monitor_service", off | {"config": SERVICES})
     assert not net.router.active("holdfast-health.timer")
+
+
+def test_the_checks_find_everything_out_in_the_sandbox_of_their_unit(net: Isolated) -> None:
+    balance(net, [Rule(SOURCE_NAT, 8088, ["10.31.5.10:80"])])
+    listener = f"sourceIp={SOURCE_NAT},sourcePortStart=8088,protocol=tcp,vmIps=10.31.5.10;"
+    forwarded = FORWARD.format(SOURCE_NAT, 8080, 8080)
+    monitor(net, virtualMachines=VM, portForwarding=forwarded, haproxyData=listener)
+    net.router.shell(["rm", "-f", "/run/holdfast/health.json"])
+
+    started = net.router.shell(["systemctl", "start", "holdfast-health.service"])
+
+    assert started.code == 0, net.router.journal(40)
+    found = results(net, "false")
+    said = {check.name: (check.success, check.message) for check in found.checks}
+    services = {f"{name}.service" for name in ("dhcp", "ssh", "webserver", "loadbalancing")}
+    assert said.keys() == BASIC | ADVANCED | services
+    assert said.pop("router_version_check.py")[0] == "WARNING"
+    assert {success for success, _ in said.values()} == {"SUCCESS"}, said

@@ -160,6 +160,7 @@ def test_every_step_of_a_shared_network_leaves_nothing_to_do_and_a_power_cut_cha
         assert made.plan()["changes"] == [], made.router.journal(60)
         assert made.state() == started
         assert vm["basic1"].gets_lease().address == "10.0.32.61"
+        player.asking.told_and_kept_secret()
     with site("shared1") as other:
         assert advanced[0].boot_line
         booted = other.boot(advanced[0].boot_line)
@@ -170,6 +171,7 @@ def test_every_step_of_a_shared_network_leaves_nothing_to_do_and_a_power_cut_cha
         lease = other.lab.guest("shared1", other.lab.segment("guest"), "06:00:77:00:00:14").gets_lease()
         assert (lease.address, lease.prefix, lease.router) == ("192.0.2.20", 25, "192.0.2.1")
         assert lease.dns == ("192.0.2.9", "8.8.8.8", "8.8.4.4")
+        player.asking.told_and_kept_secret()
 
 
 def of_each_subnet(one: Lease, other: Lease) -> None:

@@ -49,6 +49,13 @@ class Found(NamedTuple):
     text: str
 
 
+SILENT = Found(NOT_CONNECTED, "IPsec SA not found;charon does not answer in time, so nothing is known of its tunnels")
+"""Of any peer, where charon runs and cannot be asked."""
+_CARRIES_KEYS = frozenset({"ESTABLISHED", "REKEYING"})
+_CARRIES = frozenset({"INSTALLED", "REKEYING", "UPDATING"})
+"""States of charon's in which an exchange of keys, and one of networks, are up: those that are being replaced are."""
+
+
 def tunnels(connections: Iterable[Mapping[str, object]], associations: Iterable[Mapping[str, object]]) -> list[Tunnel]:
     """From charon's lists of what it has loaded and of what is up."""
     ike: dict[str, list[str]] = {}
@@ -57,7 +64,7 @@ def tunnels(connections: Iterable[Mapping[str, object]], associations: Iterable[
         for name, sa in _sections(listed):
             ike.setdefault(name, []).append(str(sa.get("state", "")))
             for _, child in _sections(sa.get("child-sas", {})):
-                if child.get("state") == "INSTALLED":
+                if child.get("state") in _CARRIES:
                     joined.setdefault(name, set()).add(str(child.get("name", "")))
     return [
         Tunnel(name, tuple(ike.get(name, ())), len(joined.get(name, ())), len([*_sections(held.get("children", {}))]))
@@ -84,7 +91,7 @@ def found(peer: str, known: Sequence[Tunnel] | None, log: Log | None = None) -> 
 
 
 def _of(tunnel: Tunnel, log: Log) -> Found:
-    if "ESTABLISHED" in tunnel.ike and tunnel.joined >= tunnel.wanted:
+    if _CARRIES_KEYS.intersection(tunnel.ike) and tunnel.joined >= tunnel.wanted:
         return Found(CONNECTED, "IPsec SA found;Site-to-site VPN have connected")
     if tunnel.joined:
         text = f"IPsec SA found;{tunnel.joined} of {tunnel.wanted} networks have connected"

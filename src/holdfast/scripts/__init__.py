@@ -41,6 +41,15 @@ def note(script: str, text: str) -> None:
     syslog.syslog(syslog.LOG_WARNING, f"holdfast: {script}: {text}")
 
 
+def unsaid(text: str) -> None:
+    """Print nothing, since any text would be taken for a result: what notes this call has the reason, and its alert."""
+    remember = getattr(sys.stderr, "remember", None)
+    if remember:
+        remember(text)
+    else:
+        syslog.syslog(syslog.LOG_WARNING, f"holdfast: {text}")
+
+
 def failed(why: object) -> int:
     """Say why on stderr, and end with 1."""
     sys.stderr.write(f"error: {why}\n")

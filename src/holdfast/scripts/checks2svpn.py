@@ -4,10 +4,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from holdfast.answers.checks2svpn import CONNECTED, Found, Tunnel, found, item, tunnels
+from holdfast.answers.checks2svpn import CONNECTED, SILENT, Found, Tunnel, found, item, tunnels
 from holdfast.scripts import refuse, words
 from holdfast.swanctl import UNIT, peer_of
-from holdfast.texts import is_ipv4
+from holdfast.texts import is_host_name, is_ipv4
 from holdfast.vici import Vici
 
 _TIMEOUT_S = 5.0
@@ -17,7 +17,7 @@ _LINES = "100"
 def checks2svpn(argv: Sequence[str], root: Path = Path("/")) -> int:
     """checks2svpn.sh PEER: a text; 0 up, 11 not up, 1 no such tunnel."""
     given = words(argv)
-    if len(given) != 1 or not is_ipv4(given[0]):
+    if len(given) != 1 or not _is_peer(given[0]):
         return refuse("checks2svpn.sh PEER   whether the tunnel to this address is up")
     answer = _look(given, root)[0]
     sys.stdout.write(f"{answer.text}\n")
@@ -27,11 +27,16 @@ def checks2svpn(argv: Sequence[str], root: Path = Path("/")) -> int:
 def checkbatchs2svpn(argv: Sequence[str], root: Path = Path("/")) -> int:
     """checkbatchs2svpn.sh PEER…: an item for each; always 0, since what a failing script prints may be lost."""
     peers = [peer for word in words(argv) for peer in word.split()]
-    if not all(is_ipv4(peer) for peer in peers):
+    if not all(_is_peer(peer) for peer in peers):
         return refuse("checkbatchs2svpn.sh PEER…   which of the tunnels to these addresses are up")
     for peer, answer in zip(peers, _look(peers, root), strict=True):
         sys.stdout.write(item(peer, answer))
     return 0
+
+
+def _is_peer(word: str) -> bool:
+    """A server may know a customer's gateway by its name: no tunnel leads there, and its neighbours are told of."""
+    return is_ipv4(word) or (is_host_name(word) and not word.rstrip(".").rpartition(".")[2].isdigit())
 
 
 def _look(peers: Sequence[str], root: Path) -> list[Found]:
@@ -39,6 +44,8 @@ def _look(peers: Sequence[str], root: Path) -> list[Found]:
     try:
         with Vici(root, _TIMEOUT_S) as vici:
             known = tunnels(vici.stream("list-conns", "list-conn"), vici.stream("list-sas", "list-sa"))
+    except TimeoutError:
+        return [SILENT] * len(peers)
     except OSError:
         known = None
     answers = [found(peer, known) for peer in peers]

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holdfast import whole
 from holdfast.answers.update_interface_config import Told, not_found, retold, smallest, with_mtu
+from holdfast.inbox import BOOT_LINE
 from holdfast.scripts import failed, refuse
 from holdfast.texts import is_ipv4
 
@@ -61,17 +63,15 @@ def _update(address: str, mtu: int, root: Path) -> int:
 
 def _of_boot_line(session: "Session", told: Told, cause: str) -> int:
     """The boot line says this nic's MTU: the line that is stored changes, and the one that a reboot reads."""
-    message = with_mtu(json.loads(session.inbox.read("cmd_line.json")), told.boot_key, told.mtu)
+    message = with_mtu(json.loads(session.inbox.read(BOOT_LINE)), told.boot_key, told.mtu)
     code = _apply(session, cause, [message])
     line = session.inbox.directory / "cmdline"
     if code == 0 and line.is_file():
         words = dict(word.partition("=")[::2] for word in line.read_text("utf-8", "surrogateescape").split())
         words[told.boot_key] = str(told.mtu)
-        fresh = line.with_name(".cmdline.new")
         text = " ".join(f"{key}={value}" if value else key for key, value in words.items())
-        fresh.write_text(f"{text}\n", "utf-8", "surrogateescape")
-        fresh.chmod(line.stat().st_mode & 0o777)
-        fresh.replace(line)
+        whole.put(line, f"{text}\n".encode("utf-8", "surrogateescape"), line.stat().st_mode & 0o777)
+        whole.sync(line.parent)
     return code
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from holdfast.health import (
@@ -29,7 +30,7 @@ from holdfast.health import (
     without_lease,
     without_name,
 )
-from holdfast.run import capture, run
+from holdfast.run import CommandFailed, capture, run
 from holdfast.scripts import read
 from holdfast.scripts.version import version
 from holdfast.texts import is_host_name, is_ipv4
@@ -37,6 +38,8 @@ from holdfast.texts import is_host_name, is_ipv4
 LOOK_S = 0.5
 _PING = ("ping", "-n", "-q", "-c", "1", "-W", "1")
 _TRIES = 3
+_AT_ONCE = 7
+"""How many gateways are asked together: each takes a thread and a program, and the unit may have 16 of both."""
 Check = Callable[[Asked, Path], Outcome | None]
 """None: it does not apply to this router as it is."""
 
@@ -80,11 +83,17 @@ def gateways(asked: Asked, _root: Path) -> Outcome | None:
     text = asked.data.get("gateways", "").rstrip(";").partition("=")[2]
     wanted = [word for word in text.split() if is_ipv4(word)]
     left = wanted
-    for _ in range(_TRIES):
-        left = [address for address in left if capture([*_PING, address], timeout_s=2).code]
-        if not left:
-            break
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for _ in range(_TRIES if left else 0):
+            answers = list(pool.map(_answers, left))
+            left = [address for address, answered in zip(left, answers, strict=True) if not answered]
+            if not left:
+                break
     return missing("gateways", [f"{address} does not answer" for address in left], len(wanted))
+
+
+def _answers(address: str) -> bool:
+    return not capture([*_PING, address], timeout_s=2).code
 
 
 def router_version(asked: Asked, root: Path) -> Outcome | None:
@@ -118,7 +127,10 @@ def haproxy(asked: Asked, _root: Path) -> Outcome | None:
     from holdfast.haproxy_stats import ask  # noqa: PLC0415 most runs have no listener to ask for
 
     wanted = listeners(asked.data)
-    table = ask("show stat") if wanted else ""
+    try:
+        table = ask("show stat") if wanted else ""
+    except (FileNotFoundError, ConnectionRefusedError):
+        return Outcome(FAILED, f"haproxy does not run, and is to have {len(wanted)} listeners")
     return missing("listeners", unserved(table, wanted), len(wanted))
 
 
@@ -127,12 +139,18 @@ def iptables(asked: Asked, _root: Path) -> Outcome | None:
     wanted = forwards(asked.data)
     left = [f"{address}:{port} to {target}" for address, port, target in wanted]
     if wanted:
-        maps = [json.loads(run(["nft", "-j", "list", "map", "inet", "holdfast", name])) for name in _MAPS]
+        try:
+            maps = [json.loads(run(["nft", "-j", "list", "map", "inet", "holdfast", name])) for name in _MAPS]
+        except CommandFailed as error:
+            if _MISSING not in str(error):
+                raise
+            return Outcome(FAILED, f"the firewall's table or its maps are not there: {error}")
         left = unforwarded({"nftables": [item for one in maps for item in one["nftables"]]}, wanted)
     return missing("port forwards", left, len(wanted))
 
 
 _MAPS = ("port_forward", "range_forward")
+_MISSING = "No such file or directory"
 
 CHECKS: Mapping[str, Mapping[str, Check]] = {
     BASIC: {

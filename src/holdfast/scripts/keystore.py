@@ -9,7 +9,7 @@ from pathlib import Path
 
 from holdfast import whole
 from holdfast.answers.keystore import Import, Setup, imported, setup
-from holdfast.scripts import failed, refuse
+from holdfast.scripts import USAGE, failed, refuse, unsaid
 from holdfast.texts import is_host_name
 
 _TIMEOUT_S = 60
@@ -18,18 +18,23 @@ FRESH = ".new"
 
 
 def keystore_setup(argv: Sequence[str], root: Path = Path("/")) -> int:
-    """Make a key and print a request for its certificate; of a failure nothing is printed there.
+    """Make a key and print a request for its certificate; of a failure nothing is printed at all.
+
+    Both streams reach the server as one text, and any text is a success to it: the journal and an alert say why.
 
     The password is for a keystore of Java's, which nobody here reads: it is written nowhere.
     """
     try:
         wanted = setup(argv)
     except ValueError as error:
-        return refuse(f"keystore-setup PROPERTIES KEYSTORE PASSWORD DAYS REQUEST   {error}")
+        unsaid(f"usage: keystore-setup PROPERTIES KEYSTORE PASSWORD DAYS REQUEST   {error}")
+        return USAGE
     try:
-        sys.stdout.write(_request(wanted, root))
-    except OSError as error:
-        return failed(error)
+        text = _request(wanted, root)
+    except (OSError, ValueError) as error:
+        unsaid(f"error: {error}")
+        return 1
+    sys.stdout.write(text)
     return 0
 
 

@@ -13,7 +13,20 @@ from types import FrameType
 from typing import Any
 
 from holdfast.answers.get_router_monitor_results import results, says_words
-from holdfast.health import ADVANCED, BASIC, FAILED, PLACE, RESULTS, Asked, Outcome, asked
+from holdfast.health import (
+    ADVANCED,
+    BASIC,
+    BEFORE,
+    FAILED,
+    PLACE,
+    RESULTS,
+    SUCCESS,
+    UNKNOWN,
+    WARNING,
+    Asked,
+    Outcome,
+    asked,
+)
 from holdfast.scripts import failed, read, refuse
 from holdfast.scripts.version import RELEASE, SETTING, first_line
 
@@ -111,6 +124,7 @@ def _run(wanted: Asked, kinds: list[str], root: Path) -> None:
         if one := _boxed(lambda watched=watched: service(watched)):
             basic[f"{watched.section}.service"] = one
     after[BASIC] = basic
+    _remember(before, after)
     _write(root / RESULTS, after)
     _alert(before, after, root)
 
@@ -159,18 +173,31 @@ def _last(began: float) -> dict[str, str]:
 
 
 def _alert(before: dict[str, Any], after: dict[str, Any], root: Path) -> None:
-    """Tell of what has begun to fail and of what has ceased to: once each."""
+    """Tell of what has begun to fail and of what has ceased to, once each; what cannot be found out is neither."""
     from holdfast.alerts import alert  # noqa: PLC0415 as above
 
-    was = {name: one.get("success") for checks in before.values() for name, one in checks.items()}
+    was = _told(before)
     texts = []
     for name, one in ((name, one) for checks in after.values() for name, one in checks.items() if "success" in one):
         if one["success"] == FAILED and was.get(name) != FAILED:
             texts.append(f"health check {name}: {one['message']}")
-        elif one["success"] != FAILED and was.get(name) == FAILED:
+        elif one["success"] in (SUCCESS, WARNING) and was.get(name) == FAILED:
             texts.append(f"health check {name}: well again, {one['message']}")
     if texts:
         alert(root, texts)
+
+
+def _told(held: dict[str, Any]) -> dict[str, str]:
+    """What was last found of each check, whatever could not be found out since."""
+    return {name: one.get(BEFORE, one.get("success", "")) for checks in held.values() for name, one in checks.items()}
+
+
+def _remember(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Keep with each result that tells nothing what was found before it."""
+    was = _told(before)
+    for name, one in ((name, one) for checks in after.values() for name, one in checks.items()):
+        if one.get("success") == UNKNOWN and was.get(name):
+            one[BEFORE] = was[name]
 
 
 def _write(path: Path, held: dict[str, Any]) -> None:

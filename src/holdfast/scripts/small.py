@@ -29,6 +29,16 @@ def prepare_pxe(_argv: Sequence[str]) -> int:
     return failed("this router serves no baremetal hosts: nothing was prepared")
 
 
+def monitor_service(_argv: Sequence[str]) -> int:
+    """monitor_service.sh: refused."""
+    return failed("services are not watched by this script: systemd keeps them, and configure.py takes the list")
+
+
+def setup_tf_route(_argv: Sequence[str]) -> int:
+    """setup_tf_route.py: refused."""
+    return failed("this router sets no routes for TFTP: it serves no baremetal hosts")
+
+
 def baremetal_snat(_argv: Sequence[str]) -> int:
     """baremetal_snat.sh: refused."""
     return failed("this router serves no baremetal hosts: nothing is translated for them")
