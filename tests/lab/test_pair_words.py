@@ -90,7 +90,8 @@ def test_one_whose_keepalived_does_not_come_back_leaves_the_service_to_its_peer(
         master.eventually(lambda: not pair.holds(master, pair.gateway), "has left no address behind", 20)
         assert pair.outside(backup)
         assert pair.says(backup) == "PRIMARY"
-        assert pair.says(master) == "FAULT"
+        # systemd tries anew each four seconds: for that moment it runs, as a backup.
+        assert pair.says(master) in ("FAULT", "BACKUP")
     finally:
         master.shell(["rm", dropin])
         master.shell(["systemctl", "daemon-reload"])
