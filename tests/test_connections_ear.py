@@ -61,6 +61,15 @@ def test_what_conntrackd_missed_in_a_burst_is_looked_for_once_the_burst_is_over(
     assert seen == [(4.0, MISSED)]
 
 
+def test_what_was_missed_while_no_peer_was_heard_is_looked_for_when_there_is_one(ear: Connections) -> None:
+    pairing.leave(ear.root, "run/holdfast/role", "MASTER\n")
+    for at, drops in enumerate((0, 40, 40, 40)):
+        (ear.root / "netlink").write_text(LISTENERS.format(drops))
+        assert wishes(ear, float(at)) == []
+    pair(ear.root, "MASTER", "BACKUP", 9_990)
+    assert wishes(ear, 4.0, 5.0) == [(4.0, MISSED)]
+
+
 def test_of_the_listeners_those_count_that_hear_of_connections() -> None:
     assert conntrackd.unheard(LISTENERS.format(40)) == 40
 

@@ -1,5 +1,7 @@
 """When a word of keepalived's is found to be no longer so, and what is said in its place."""
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +117,11 @@ def test_one_that_starts_and_dies_again_and_again_is_gone(scene: Scene) -> None:
 
 def test_a_move_to_other_ground_is_left_alone(scene: Scene, tmp_path: Path) -> None:
     scene.seen = MASTER._replace(held=False)
-    (tmp_path / pairing.MOVING).parent.mkdir(parents=True)
-    (tmp_path / pairing.MOVING).touch()
+    move = {"to": "10.71.2.1/24 v2 1", "release": False, "by": os.getpid()}
+    pairing.leave(tmp_path, pairing.MOVING, json.dumps(move))
     assert scene.looks(20) == []
+    pairing.leave(tmp_path, pairing.MOVING, json.dumps({**move, "by": 2**30}))
+    assert scene.looks(3) == [AWAY], "who was killed over it moves nothing any more"
 
 
 @pytest.mark.parametrize(

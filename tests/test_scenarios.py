@@ -15,10 +15,10 @@ from fake_machine import FakeMachine
 from holdfast import agent, alerts, boot, config
 from holdfast.agent import Answer
 from holdfast.boot import line as boot_line
-from holdfast.booting import BOOT_LINE
 from holdfast.bundle import UPDATE, steps
 from holdfast.converge import observe, plan
 from holdfast.desired import Desired, desired
+from holdfast.inbox import BOOT_LINE
 from holdfast.intake import Event
 from holdfast.marks import Marks
 from holdfast.report import describe

@@ -10,8 +10,8 @@ from fake_machine import BOOT_LINE, NICS, FakeMachine
 from holdfast import agent, alerts, sequence
 from holdfast.boot import Found, leave
 from holdfast.boot.line import command
-from holdfast.booting import BOOT_LINE as BOOT_FILE
 from holdfast.ears.start import Start
+from holdfast.inbox import BOOT_LINE as BOOT_FILE
 from holdfast.marks import Marks
 from holdfast.scripts import version
 from holdfast.sequence import ASKED, SILENCE_S, UNHEARD_S

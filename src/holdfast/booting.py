@@ -10,10 +10,8 @@ from holdfast.agent import Answer
 from holdfast.boot import Found
 from holdfast.boot import line as boot_line
 from holdfast.errors import Failed, Partial, Rejected
-from holdfast.inbox import Inbox
+from holdfast.inbox import BOOT_LINE, Inbox
 from holdfast.intake import Event, take
-
-BOOT_LINE = "cmd_line.json"
 
 
 class Booted(start.Started, Protocol):

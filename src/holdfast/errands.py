@@ -8,7 +8,7 @@ from holdfast import alerts, keepalived
 from holdfast.drivers.handover import TO_FORGET, TO_SERVE, TO_TELL_AGAIN, ask
 from holdfast.ears.acknowledged import KEEP, keep
 from holdfast.ears.connections import MISSED, REFILL, TELL
-from holdfast.ears.deaf import DEAF
+from holdfast.ears.deaf import DEAF, hangs
 from holdfast.ears.observed import AWAY, GONE, HERE, look
 from holdfast.role_report import word
 from holdfast.run import run
@@ -37,6 +37,8 @@ def _ask(requests: Sequence[Sequence[str]]) -> Callable[[Path], object]:
 
 def _end_keepalived(root: Path) -> None:
     """What it elects with ends with it, and the peer takes over; systemd starts another after a while."""
+    if not hangs(root):
+        return  # it has heard meanwhile
     run(["systemctl", "kill", "--kill-whom=main", "--signal=KILL", "keepalived.service"])
     alerts.alert(root, ["keepalived hangs and takes no new text: ended, another one is started"])
 

@@ -10,7 +10,8 @@ from holdfast.errors import Rejected
 ARCHIVE_FILES = 1000
 ARCHIVE_BYTES = 32 * 1024 * 1024
 BOOT_LINE = "cmd_line.json"
-"""The newest of this name is never dropped: update_interface_config.sh changes it, however long ago it came."""
+"""What a boot line is called as a message.  The newest of this name is never dropped: update_interface_config.sh
+changes it, however long ago it came."""
 NO_MESSAGES = frozenset({"agent.zip", "cloud-scripts.tgz", "patch-sysvms.sh"})
 """What servers drop here beside messages, up to 100 MB of it (`holdfast.scripts.delivery`)."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")

@@ -46,22 +46,26 @@ class Own(NamedTuple):
 def own(root: Path) -> Own:
     """Read all of them: hold before the move, which a run writes first, so that it is never seen without its reason."""
     hold = pairing.tracked(root, "hold") != 0
-    moving = _document(root / pairing.MOVING)
-    if not Path(f"/proc/{moving.get('by', '')}").exists():
-        moving = {}  # a run that was killed over it moves nothing any more
+    move = moving(root)
     return Own(
         role=role_report.word(root),
         said=_text(root / BY),
         term=_term(pairing.tracked(root, "term")),
         peer_term=_term(pairing.tracked(root, PEER_TERM)),
-        moving=str(moving.get("to", "")),
-        release=moving.get("release") is True,
+        moving=str(move.get("to", "")),
+        release=move.get("release") is True,
         hold=hold,
         fault=pairing.tracked(root, "fault") != 0,
         boost=pairing.tracked(root, "boost"),
         leaving_since=_seconds(_text(root / pairing.LEAVING)),
         unable=(root / UNABLE).exists(),
     )
+
+
+def moving(root: Path) -> Mapping[str, Any]:
+    """Where a run is taking this router: `to`, `release`, `by`; empty where none does, or it was killed over it."""
+    move = _document(root / pairing.MOVING)
+    return move if Path(f"/proc/{move.get('by', '')}").exists() else {}
 
 
 def _term(number: int) -> int:

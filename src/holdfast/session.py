@@ -13,13 +13,13 @@ from holdfast import agent, alerts, handover, pair_files, promotion_file, role_r
 from holdfast import config as bags
 from holdfast.agent import Answer
 from holdfast.boot import Found
-from holdfast.booting import BOOT_LINE, left, restored
 from holdfast.booting import event as boot_event
+from holdfast.booting import left, restored
 from holdfast.bundle import UPDATE, steps
 from holdfast.config import Config
 from holdfast.errors import Degraded, Failed, Partial, Rejected
 from holdfast.generation import Damaged
-from holdfast.inbox import Inbox
+from holdfast.inbox import BOOT_LINE, Inbox
 from holdfast.intake import Event, take
 from holdfast.lock import locked
 from holdfast.machine import Machine

@@ -14,8 +14,8 @@ import msgspec
 from holdfast import __version__, agent, answer, boot, booting, handover, pairing, past, report, role_report
 from holdfast.answers import peer
 from holdfast.answers.checkrouter import doubts
-from holdfast.booting import BOOT_LINE
 from holdfast.errors import Rejected
+from holdfast.inbox import BOOT_LINE
 from holdfast.intake import Event
 from holdfast.machine import enter_network
 from holdfast.session import Session

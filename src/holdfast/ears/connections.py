@@ -30,7 +30,7 @@ class Connections(Clocked):
         self._due = now + LOOK_S
         heard = pairing.peer(self.root)
         roles = role_report.word(self.root), heard.get("role")
-        if self._quiet_again() and roles == ("MASTER", "BACKUP"):
+        if self._quiet_again(*roles):
             self._done = now
             yield Wish(MISSED)
             return
@@ -42,10 +42,13 @@ class Connections(Clocked):
             self._done = now
             yield Wish(REFILL)
 
-    def _quiet_again(self) -> bool:
-        """Whether conntrackd missed events, and none since the last look: amid a burst it would only miss more."""
+    def _quiet_again(self, own: str, peers: str | None) -> bool:
+        """Whether conntrackd missed events, and none since the last look: amid a burst it would only miss more.
+
+        What who serves has missed is kept in mind until there is a peer to tell.
+        """
         before, self._unheard = self._unheard, pair_files.unheard()
         more = self._unheard > before
-        over = self._missed and not more
-        self._missed = more
+        over = self._missed and not more and (own, peers) == ("MASTER", "BACKUP")
+        self._missed = own == "MASTER" and (self._missed or more) and not over
         return over

@@ -23,12 +23,21 @@ def unheard(status: str) -> bool:
     return bool(int(waiting, 16) >> (signal.SIGHUP - 1) & 1)
 
 
+def hangs(root: Path, proc: Path = Path("/proc")) -> int:
+    """Return the process id of the keepalived that SIGHUP waits for; 0 where there is none."""
+    try:
+        pid = int((root / PID).read_text("ascii"))
+        return pid if unheard((proc / str(pid) / "status").read_text("utf-8", "replace")) else 0
+    except (OSError, ValueError):
+        return 0
+
+
 class Deaf(Clocked):
     """Looks whether keepalived has heard that there is a new text."""
 
     def __init__(self, root: Path, now: float, proc: Path = Path("/proc")) -> None:
         super().__init__(now)
-        self._pid, self._proc = root / PID, proc
+        self._root, self._proc = root, proc
         self._found = (0, 0)
 
     def tick(self, now: float) -> Iterator[Wish]:
@@ -37,16 +46,8 @@ class Deaf(Clocked):
             return
         self._due = now + LOOK_S
         pid, looks = self._found
-        found = self._hangs()
+        found = hangs(self._root, self._proc)
         self._found = (found, looks + 1 if found == pid else 1)
         if found and self._found[1] >= _LOOKS:
             self._found = (0, 0)
             yield Wish(DEAF)
-
-    def _hangs(self) -> int:
-        """Process id of the keepalived that SIGHUP waits for; 0 where there is none."""
-        try:
-            pid = int(self._pid.read_text("ascii"))
-            return pid if unheard((self._proc / str(pid) / "status").read_text("utf-8", "replace")) else 0
-        except (OSError, ValueError):
-            return 0

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast import pairing, role_report
+from holdfast import pair_files, pairing, role_report
 from holdfast.answers.checkrouter import Seen
 from holdfast.ears import Wish
 from holdfast.ears.clocked import Clocked
@@ -36,7 +36,7 @@ def amiss(seen: Seen | None, peer: Mapping[str, Any]) -> str:
 
 def look(root: Path) -> str:
     """Return what is amiss now; nothing while a run moves to other ground: word and address part for a while."""
-    return "" if (root / pairing.MOVING).exists() else amiss(role_report.look(root), pairing.peer(root))
+    return "" if pair_files.moving(root) else amiss(role_report.look(root), pairing.peer(root))
 
 
 class Observed(Clocked):
