@@ -95,6 +95,14 @@ def test_what_passes_is_a_change_of_role(scene: Scene, seen: Seen) -> None:
         assert scene.looks(1) == []
 
 
+def test_each_word_has_its_own_looks(scene: Scene, tmp_path: Path) -> None:
+    scene.seen = BACKUP._replace(held=True)
+    for word in ("BACKUP", "BACKUP", "FAULT"):  # MASTER in between, quicker than anybody looks
+        pairing.leave(tmp_path, role_report.WORD, f"{word}\n")
+        assert scene.looks(LOOKS[HERE] - 1) == []
+    assert scene.looks(1) == [HERE]
+
+
 def test_one_that_comes_back_after_a_crash_loses_nothing(scene: Scene) -> None:
     scene.seen, scene.peer = MASTER._replace(runs=False), SERVES
     assert scene.looks(5) == []

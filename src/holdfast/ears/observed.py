@@ -9,6 +9,7 @@ from holdfast import pair_files, pairing, role_report
 from holdfast.answers.checkrouter import Seen
 from holdfast.ears import Wish
 from holdfast.ears.clocked import Clocked
+from holdfast.pair_files import Watched
 
 LOOK_S = 1.0
 GONE = "keepalived does not come back"
@@ -46,12 +47,15 @@ class Observed(Clocked):
         super().__init__(now)
         self._root = root
         self._found: Counter[str] = Counter()
+        self._word = Watched(root / role_report.WORD)
 
     def tick(self, now: float) -> Iterator[Wish]:
         """Wish for the word that is right, once the wrong one has lasted."""
         if now < self._due:
             return
         self._due = now + LOOK_S
+        if self._word.changed():
+            self._found.clear()  # what was found was found of another word
         found = self._look()
         # One that starts and dies again and again runs for a moment each time: that only counts against it.
         gone = self._found[GONE] - 1 if found != GONE else self._found[GONE]
