@@ -135,22 +135,32 @@ def test_nothing_passes_that_the_firewall_would_drop(around: Around, tell: Calla
     around.site.told(forwards(forward(443, VM, 443)))
     router.write("/etc/systemd/system/early.service", EARLY.format(SETUP))
     router.shell(["systemctl", "enable", "early.service"])
-    router.power_cut()
+    boots = [_booted(around, packets)]
+    while min(map(sum, zip(*boots, strict=True))) < LEAST:
+        boots.append(_booted(around, packets))
+    during, heard = map(sum, zip(*boots, strict=True))
+    tell(f"{during} packets throughout {len(boots)} boots, {heard} of them heard by a nic that was up")
+    _seen_without_a_firewall(around, packets)
+
+
+def _booted(around: Around, packets: dict[str, dict[int, Raw]]) -> tuple[int, int]:
+    """How many were sent throughout a boot after a power cut, and heard by nics that were up; none that must not came.
+
+    How many there are is the machine's to say: the quicker it boots, the fewer.
+    """
+    router = around.site.router
     everything = {number: raw for own in packets.values() for number, raw in own.items()}
     allowed = {number for number, raw in everything.items() if raw.allowed}
-
+    router.power_cut()
     with ExitStack() as stack:
         sides = {name: stack.enter_context(side) for name, side in around.sides(packets).items()}
         router.boot()
         during = sum(side.sent for side in sides.values())
         router.eventually(lambda: allowed <= _came(sides), "lets in what its rules allow")
         assert around.site.plan()["changes"] == []
-    heard = sum(int(router.read(f"/sys/class/net/eth{n}/statistics/rx_packets")) for n in range(3))
-    tell(f"{during} packets of {len(everything)} kinds throughout a boot, {heard} of them heard by a nic that was up")
-
+        heard = sum(int(router.read(f"/sys/class/net/eth{n}/statistics/rx_packets")) for n in range(3))
     assert [f"{name}: {everything[n]}" for name, side in sides.items() for n in sorted(side.came - allowed)] == []
-    assert min(during, heard) >= LEAST
-    _seen_without_a_firewall(around, packets)
+    return during, heard
 
 
 def _came(sides: dict[str, Side]) -> set[int]:
