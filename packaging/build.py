@@ -18,10 +18,13 @@ import control
 import wheels
 from control import ROOT, Package
 
-from holdfast.lab.places import LIBEXEC, UNITS, placed
+from holdfast.lab.places import LIBEXEC, UNITS, Placed, placed
+from holdfast.outside import FILES, LINKS
 
 SOURCE, SYSTEM, HERE = ROOT / "src", ROOT / "system", ROOT / "packaging"
 TREE = "opt/holdfast/package"
+PROGRAMS = (Path("opt/cloud/bin"), Path("usr/sbin"))
+"""Where programs are called: links through the version in use."""
 SCRIPTS = ("preinst", "postinst", "prerm", "postrm")
 RESTARTED = (
     "holdfast-guest.socket", "holdfast-guest.service", "dnsmasq.service", "ssh.service", "haproxy.service",
@@ -69,13 +72,16 @@ def _tree(libraries: Path) -> Iterator[tuple[str, File]]:
     lib = {}
     for top in [SOURCE / "holdfast", *(path for path in libraries.iterdir() if (path / "__init__.py").is_file())]:
         for path in sorted(top.rglob("*")):
-            inside = path.relative_to(top.parent)
-            if path.suffix in (".py", ".so") and inside.parts[:2] != ("holdfast", "lab"):
-                lib[f"lib/{inside}"] = File(path.read_bytes())
+            name = path.relative_to(top.parent)
+            if path.suffix in (".py", ".so") and name.parts[:2] != ("holdfast", "lab"):
+                lib[f"lib/{name}"] = File(path.read_bytes())
     yield from lib.items()
-    for to, source, mode in placed(SYSTEM):
-        if to.parent == LIBEXEC:
-            yield f"libexec/{to.name}", File(source.read_bytes(), mode)
+    links = []
+    for one in placed(SYSTEM):
+        yield inside(one), File(one.source.read_bytes(), one.mode)
+        if one.to.parent in PROGRAMS:
+            links.append(f"{one.to} {_through(one)}\n")
+    yield LINKS, File("".join(links).encode())
     yield "libexec/holdfast-upgrade", File((HERE / "holdfast-upgrade").read_bytes(), 0o755)
     yield "parts", File("".join(f"{part(unit, lib)} {unit}\n" for unit in RESTARTED).encode())
 
@@ -115,11 +121,27 @@ def _imported(room: str) -> set[str]:
     return {f"lib/{path.relative_to(SOURCE)}" for path in seen}
 
 
-def _system() -> Iterator[tuple[str, File]]:
-    """Commands, units and accounts: all but what a version brings with it."""
-    for to, source, mode in placed(SYSTEM):
-        if to.parent != LIBEXEC:
-            yield str(to), File(source.read_bytes(), mode)
+def inside(one: Placed) -> str:
+    """Where in a version's tree the file of a place is."""
+    if one.to.parent == LIBEXEC:
+        return f"libexec/{one.to.name}"
+    return f"bin/{one.to.name}" if one.to.parent in PROGRAMS else f"{FILES}/{one.to}"
+
+
+def _through(one: Placed) -> str:
+    """What the name of a program links to.  Debian's policy: relative below one top directory, absolute to another."""
+    target = f"opt/holdfast/current/{inside(one)}"
+    top = one.to.parts[0] == target.partition("/")[0]
+    return os.path.relpath(target, one.to.parent) if top else f"/{target}"
+
+
+def _system() -> Iterator[tuple[str, File | Link]]:
+    """What is found outside the trees: programs by their links, units and accounts by copies of their own."""
+    for one in placed(SYSTEM):
+        if one.to.parent in PROGRAMS:
+            yield str(one.to), Link(_through(one))
+        elif one.to.parent != LIBEXEC:
+            yield str(one.to), File(one.source.read_bytes(), one.mode)
 
 
 def enabled() -> list[str]:

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import importlib
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast import __version__, upgrade, verbs
+from holdfast import __version__, outside, upgrade, verbs
 from holdfast.desired import Desired
 from holdfast.errors import Failed
 from holdfast.features import control as way_in
@@ -134,19 +135,23 @@ def test_it_holds_what_a_router_runs_and_no_more(content: CONTENT) -> None:
     assert [path for path in content if path.endswith(".pyc") or "/lab/" in path] == []
     for path in (path for path in (SYSTEM / "bin").iterdir() if path.is_file()):
         where = "usr/sbin" if path.name == "holdfast" else "opt/cloud/bin"
-        assert content[f"{where}/{path.name}"].mode == 0o755
+        assert content[f"{tree}bin/{path.name}"].mode == 0o755
+        link = Path("/", where, content[f"{where}/{path.name}"].target)
+        assert os.path.normpath(link) == f"/opt/holdfast/current/bin/{path.name}"
     for path in (path for path in (SYSTEM / "libexec").iterdir() if path.is_file()):
         assert content[f"{tree}libexec/{path.name}"].mode == 0o755
 
 
-def test_the_lab_installs_the_same_files_at_the_same_places(content: CONTENT) -> None:
+def test_the_lab_installs_the_same_files_at_the_same_places(module: dict[str, ModuleType], content: CONTENT) -> None:
     system = {path for path in SYSTEM.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     laid = [one for one in image._sources() if one.source in system]  # noqa: SLF001 what the layer is made of
 
     assert {one.source for one in laid} == system - {SYSTEM / places.LIST}
-    for to, source, mode in laid:
-        packed = content[str(to).replace(str(places.LIBEXEC), "opt/holdfast/package/libexec")]
-        assert (packed.data, packed.mode) == (source.read_bytes(), mode), to
+    for one in laid:
+        inner, outer = content[f"opt/holdfast/package/{module['build'].inside(one)}"], content.get(str(one.to), None)
+        assert (inner.data, inner.mode) == (one.source.read_bytes(), one.mode), one.to
+        if outer != inner:  # a name that leads to the version in use
+            assert one.to.parent in (places.LIBEXEC, *module["build"].PROGRAMS), one.to
     assert len({one.to for one in laid}) == len(laid)
 
 
@@ -470,3 +475,79 @@ def test_a_version_under_which_something_is_wrong_is_left_again(world: World, ho
     assert upgrade.current(world.home) == world.one
     assert world.two.is_dir()
     assert world.log[-2:] == ["try-restart -- b.service", "converge"]
+
+
+UNITS = "usr/lib/systemd/system"
+FORMER = {f"{UNITS}/a.service": "one", f"{UNITS}/b.service.d/holdfast.conf": "one", f"{UNITS}/left.path": "one"}
+NEWER = {f"{UNITS}/a.service": "two", f"{UNITS}/c.service.d/holdfast.conf": "two", f"{UNITS}/new.timer": "two"}
+CALLED = "opt/cloud/bin/{0} ../../holdfast/current/bin/{0}\n"
+
+
+class Outside(World):
+    """The same, with what each version has outside its tree; the package has put the newer one's there."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(home, monkeypatch)
+        self.root = home.parents[1]
+        for tree, files, scripts in ((self.one, FORMER, "as.sh before.sh"), (self.two, NEWER, "as.sh after.sh")):
+            for path, text in files.items():
+                (tree / "outside" / path).parent.mkdir(parents=True, exist_ok=True)
+                (tree / "outside" / path).write_text(text)
+            (tree / "links").write_text("".join(map(CALLED.format, scripts.split())))
+        outside.put(self.root, self.two, self.two)
+
+    def seen(self) -> dict[str, bytes | str]:
+        places = (path for top in ("opt/cloud", "usr") for path in (self.root / top).rglob("*"))
+        found = {str(path.relative_to(self.root)): path for path in places if path.is_symlink() or not path.is_dir()}
+        return {name: str(path.readlink()) if path.is_symlink() else path.read_bytes() for name, path in found.items()}
+
+
+@pytest.fixture
+def around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Outside:
+    home = tmp_path / "opt/holdfast"
+    home.mkdir(parents=True)
+    return Outside(home, monkeypatch)
+
+
+def test_a_version_is_left_with_all_that_it_had_outside(around: Outside) -> None:
+    assert around.seen() == outside.held(around.two)
+    around.converges = False
+
+    with pytest.raises(Failed, match="one is in use again"):
+        upgrade.switch(around.home, around.two)
+
+    assert around.seen() == outside.held(around.one)
+    assert not (around.root / UNITS / "c.service.d").exists()
+    stopped = around.log.index("stop -- new.timer")
+    assert around.log[stopped : stopped + 2] == ["stop -- new.timer", "daemon-reload"], "before its text is gone"
+    assert around.log.index("try-restart -- b.service", stopped) > stopped + 1
+
+    around.converges = True
+    upgrade.switch(around.home, around.two)  # as dpkg --configure does it
+
+    assert around.seen() == outside.held(around.two)
+
+
+def test_a_version_that_is_never_switched_to_leaves_nothing_outside(around: Outside) -> None:
+    around.broken = {"two"}
+
+    with pytest.raises(Failed, match="two cannot say"):
+        upgrade.switch(around.home, around.two)
+
+    assert around.seen() == outside.held(around.one)
+
+
+def test_a_version_that_has_kept_nothing_changes_nothing_outside(around: Outside) -> None:
+    shutil.rmtree(around.one / "outside")
+    (around.one / "links").unlink()
+    around.converges = False
+
+    with pytest.raises(Failed, match="one is in use again"):
+        upgrade.switch(around.home, around.two)
+
+    assert around.seen() == outside.held(around.two)
+    assert not [line for line in around.log if line.startswith("stop")]
+
+
+def test_what_is_there_already_is_not_written_again(around: Outside) -> None:
+    assert outside.put(around.root, around.two, around.one) == []

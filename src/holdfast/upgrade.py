@@ -1,7 +1,8 @@
 """A new version takes over: asked first what it would change, switched to in one step, left again if it does not hold.
 
-Every version is a tree of its own, `/opt/holdfast/versions/NAME` with `lib`, `libexec` and `parts`, and is never
-changed once it is there.  `/opt/holdfast/current` is a link to the one in use; `lib` and `libexec` lead through it.
+Every version is a tree of its own, `/opt/holdfast/versions/NAME` with `lib`, `libexec`, `bin`, `parts` and what it has
+outside, and is never changed once it is there.  `/opt/holdfast/current` is a link to the one in use; `lib`, `libexec`
+and the names of programs lead through it.
 """
 
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast import __version__, agent
+from holdfast import __version__, agent, outside
 from holdfast.drivers.unit import systemd_runs
 from holdfast.errors import Degraded, Failed, HoldfastError, Rejected
 from holdfast.lock import locked
@@ -101,7 +102,11 @@ def switch(home: Path, mine: Path) -> None:
     if old == mine:
         return
     before = _known(old)
-    after = ask(mine)
+    try:
+        after = ask(mine)
+    except Failed:
+        _outside(home, old, mine)
+        raise
     if before:
         _say(differences(before, after) or [f"{mine.name} wants what {old.name} wants"])
     wrong = _taken_over(home, old, mine, known=before.left if before else after.left)
@@ -123,6 +128,7 @@ def _taken_over(home: Path, old: Path, mine: Path, *, known: Sequence[str]) -> s
     try:
         with locked():  # no command runs half by one version and half by the other
             link(home, mine)
+            _outside(home, mine, old)  # there already, unless the way back has taken it away
         _restart(old, mine)
         run([COMMAND, "converge"], timeout_s=_TIMEOUT_S)
         return "; ".join(f"{key} is not as wanted" for key in ask(mine).left if key not in known)
@@ -134,11 +140,21 @@ def _back(home: Path, old: Path, mine: Path, wrong: str) -> None:
     try:
         with locked():
             link(home, old)
+            _outside(home, old, mine)
         _restart(mine, old)
         run([COMMAND, "converge"], timeout_s=_TIMEOUT_S)
     except (HoldfastError, OSError) as error:
         raise Degraded(f"{mine.name}: {wrong}; the way back to {old.name} failed too: {error}") from error
     raise Failed(f"{mine.name}: {wrong}; {old.name} is in use again")
+
+
+def _outside(home: Path, tree: Path, other: Path) -> None:
+    """Put at their places what the version in `tree` has outside it, and end what only the one in `other` had."""
+    gone = outside.units_gone(tree, other)
+    if gone:
+        run(["systemctl", "stop", "--", *gone])
+    if outside.put(home.parents[1], tree, other):
+        run(["systemctl", "daemon-reload"])
 
 
 def _restart(before: Path, after: Path) -> None:

@@ -104,6 +104,14 @@ def begin(made: Site, steps: Sequence[Step]) -> list[Step]:
     return list(steps[at + 1 :])
 
 
+def outside(made: Site) -> None:
+    """What an operator and health checks look for in the story: a host of the Internet, the gateways, and a VM."""
+    made.lab.world(made.lab.segment("public"), "203.0.113.1/24", ["8.8.8.8"])
+    made.lab.mgmt(made.lab.segment("control"))
+    vm = made.lab.guest("web1", made.lab.segment("guest"), "02:00:70:01:00:14")
+    vm.address("eth0", "10.1.1.11/24")
+
+
 class Player:
     """Plays steps on a router.  `pending`: what still waits after each command, by the step's number.
 

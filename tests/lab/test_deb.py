@@ -27,6 +27,16 @@ CONTROL = "169.254.216.73"
 KEYS = "/etc/ssh/holdfast_keys"
 LOGIN = 'command="exec /opt/holdfast/libexec/holdfast-login" '
 GUEST_CHANGED = {"guest/http.py": "\n# another\n"}
+GHOST = """
+
+def _ghost(bag: None, router: Router) -> Iterator[Claim]:
+    yield from contribute(bag, router)
+    yield Claim("ghost", Service("ghost.service", wanted=True))
+
+
+FEATURE = Feature("clock", (), None, None, _ghost)
+"""
+"""A service that no machine has: nothing is as wanted where this is in force."""
 HAPROXYS_OWN = "/etc/haproxy/haproxy.cfg"
 OURS = (
     "/opt/holdfast", "/opt/cloud", "/usr/sbin/holdfast", "/etc/cloudstack", "/var/lib/holdfast",
@@ -46,7 +56,8 @@ STEERED = (
 
 
 class Bare(NamedTuple):
-    """A router with Debian alone on its disk, and how packages are made: a version, and what differs in its sources.
+    """A router with Debian alone on its disk, and how packages are made: a version, and what differs in its sources:
+    text to add by module, or the whole of a file of `system/`, empty for one that it does not have.
 
     `key` is the management server's, `mgmt` where it logs in from.
     """
@@ -109,10 +120,17 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
         def make(version: str, changed: dict[str, str]) -> Path:
             source = home / version
             shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
-            for name, more in changed.items():
-                with (source / "holdfast" / name).open("a") as file:
-                    file.write(more)
+            system = Path(shutil.copytree(ROOT / "system", home / f"{version}.system"))
+            for name, text in changed.items():
+                if name.startswith("system/"):
+                    (system.parent / f"{system.name}{name.removeprefix('system')}").write_text(text)
+                else:
+                    with (source / "holdfast" / name).open("a") as file:
+                        file.write(text)
+            for empty in (path for path in system.rglob("*") if path.is_file() and not path.stat().st_size):
+                empty.unlink()
             patch.setattr(build, "SOURCE", source)
+            patch.setattr(build, "SYSTEM", system)
             made: Path = build.build(control.Package(architecture, version), home, 1700000000)
             return made
 
@@ -239,11 +257,8 @@ def test_a_version_that_cannot_read_what_is_stored_is_never_used(
 
 def test_a_version_under_which_the_router_is_not_right_is_left_again(installed: Bare) -> None:
     runs, store = installed.invocations(), installed.site.store()
-    ghost = "\n\ndef _ghost(bag: None, router: Router) -> Iterator[Claim]:\n    yield from contribute(bag, router)\n"
-    ghost += '    yield Claim("ghost", Service("ghost.service", wanted=True))\n\n\n'
-    ghost += 'FEATURE = Feature("clock", (), None, None, _ghost)\n'
 
-    done = installed.install("1.4-1", {"features/clock.py": ghost, **GUEST_CHANGED})
+    done = installed.install("1.4-1", {"features/clock.py": GHOST, **GUEST_CHANGED})
 
     assert done.code == 1, said(done)
     assert "+ Unit ghost.service" in done.text
@@ -251,6 +266,48 @@ def test_a_version_under_which_the_router_is_not_right_is_left_again(installed: 
     assert installed.version() == "1.2-1"
     assert installed.wanted() == "everything is as wanted\n"
     assert (installed.invocations(), installed.site.store()) == (runs, store)
+
+
+def test_a_version_that_is_left_takes_its_programs_and_units_with_it(installed: Bare) -> None:
+    router, system = installed.site.router, ROOT / "system"
+    before = _outside(installed)
+    unit = (system / "holdfast-health.timer").read_text()
+    told = (system / "bin/checkrouter.sh").read_text()
+    newer = {
+        "system/bin/checkrouter.sh": told.replace("from holdfast.role_report", "from holdfast.moved_here"),
+        "moved_here.py": (ROOT / "src/holdfast/role_report.py").read_text(),
+        "system/bin/newer.sh": told,
+        "system/bin/bumpup_priority.sh": "",
+        "system/holdfast-health.timer": unit.replace("Description=", "Description=Newer: "),
+        "system/holdfast-newer.timer": unit,
+        "features/clock.py": GHOST,
+    }
+
+    done = installed.install("1.4-2", newer)
+
+    assert done.code == 1, said(done)
+    assert "moved_here" in (installed.site.path("/opt/holdfast/package/bin/checkrouter.sh")).read_text()
+    assert _outside(installed) == before
+    assert router.run("checkrouter.sh").text == "Status: PRIMARY\n"
+    assert router.run("bumpup_priority.sh").code == 0
+    assert "Newer" not in router.shell(["systemctl", "show", "-P", "Description", "holdfast-health.timer"]).text
+    assert router.shell(["systemctl", "show", "-P", "LoadState", "holdfast-newer.timer"]).text == "not-found\n"
+    assert installed.wanted() == "everything is as wanted\n"
+
+    done = router.shell(["dpkg", "--configure", "holdfast"], timeout_s=120)  # as `apt-get -f install` does it
+
+    assert done.code == 1, said(done)
+    assert _outside(installed) == before
+    installed.site.router.power_cut()
+    installed.site.router.boot()
+    assert installed.wanted() == "everything is as wanted\n"
+
+
+def _outside(bare: Bare) -> dict[str, str]:
+    """What of a version lies outside its tree: programs by their links, units by their texts."""
+    cloud, units = bare.site.path("/opt/cloud/bin"), bare.site.path("/usr/lib/systemd/system")
+    ours = [*cloud.iterdir(), *units.rglob("holdfast*"), units / "cloud-early-config.service"]
+    return {str(path): str(path.readlink()) if path.is_symlink() else path.read_text() for path in ours}
 
 
 def test_the_next_version_mends_it_and_lasts(installed: Bare) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from recorded import Player, begin, story
+from recorded import Player, begin, outside, story
 from replay import BOOT_LINE, HOLDFAST, Site, ips, said, site
 
 pytestmark = pytest.mark.lab
@@ -63,14 +63,6 @@ def without_mtu(state: dict[str, Any]) -> dict[str, Any]:
         "links": {nic: (up, nic != "eth0" and mtu) for nic, (up, mtu) in state["links"].items()},
         "files": files,
     }
-
-
-def outside(made: Site) -> None:
-    """What an operator and health checks look for in the story: a host of the Internet, the gateways, and a VM."""
-    made.lab.world(made.lab.segment("public"), "203.0.113.1/24", ["8.8.8.8"])
-    made.lab.mgmt(made.lab.segment("control"))
-    vm = made.lab.guest("web1", made.lab.segment("guest"), "02:00:70:01:00:14")
-    vm.address("eth0", "10.1.1.11/24")
 
 
 def opened(bundle: str) -> set[str]:
