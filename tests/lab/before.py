@@ -11,20 +11,6 @@ from holdfast.lab.router import Router
 BAGS, COSMIC_BAGS = "/etc/cloudstack", "/etc/cosmic/router"
 UNITS = ("cloud-early-config.service", "holdfast-closed.service")
 """What makes Holdfast act at a boot."""
-_ADOPT = """
-import sys
-sys.path.insert(0, "/opt/holdfast/lib")
-from holdfast import adopt, errors
-from holdfast.session import Session
-dry, force = "dry" in sys.argv, "force" in sys.argv
-try:
-    done = adopt.adopt(Session(), dry=dry, force=force)
-except errors.HoldfastError as error:
-    print(error)
-    sys.exit(error.exit_code)
-print("\\n".join(adopt.lines(done, dry=dry)))
-sys.exit(done.code)
-"""
 
 
 def sh(router: Router, script: str) -> str:
@@ -35,8 +21,8 @@ def sh(router: Router, script: str) -> str:
 
 
 def adopt(router: Router, *words: str) -> Result:
-    """Run the adoption inside."""
-    return router.shell(["/usr/bin/python3", "-I", "-c", _ADOPT, *words], timeout_s=120)
+    """Adopt as an operator does."""
+    return router.shell(["/usr/sbin/holdfast", "adopt", *words], timeout_s=120)
 
 
 def boots_alone(router: Router) -> None:

@@ -1,6 +1,8 @@
 """Routers of CloudStack's own agent, of every age, are taken over in place: packets go on, and none is lost."""
 
 import contextlib
+import json
+import re
 import time
 from collections.abc import Iterator
 
@@ -136,8 +138,11 @@ def isolated_flows(net: Isolated) -> list[Flow]:
 @pytest.mark.parametrize("age", old.ISOLATED_AGES)
 def test_an_isolated_router_is_taken_over_and_no_packet_is_lost(age: str, capsys: pytest.CaptureFixture[str]) -> None:
     with isolated_router(age) as net:
-        dry = before.adopt(net.router, "dry")
+        dry = before.adopt(net.router, "--dry-run")
         assert dry.code == 0, dry.text + dry.errors
+        told = json.loads(before.adopt(net.router, "--dry-run", "--json").text)
+        assert len(told["read"]) >= len(re.findall(r"^read: ", dry.text, re.MULTILINE)) > 0
+        assert "firewall tables: ip filter, ip mangle, ip nat" in told["cleared"][0]
         assert "would go: firewall tables: ip filter, ip mangle, ip nat" in dry.text
         assert "table ip filter" in before.sh(net.router, "nft list tables")
         watched = isolated_flows(net)
@@ -164,7 +169,7 @@ def test_an_isolated_router_is_taken_over_and_no_packet_is_lost(age: str, capsys
         assert there.nics(old.FAR_STATIC, "udp") == {net.nic2}, "answers leave by the nic by which was asked"
         assert net.web.gets_lease().address == old.WEB
         refused = before.adopt(net.router)
-        assert (refused.code, "a configuration of its own" in refused.text) == (2, True)
+        assert (refused.code, "a configuration of its own" in refused.errors) == (2, True)
 
 
 def test_what_was_adopted_survives_a_power_cut() -> None:
