@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from typing import NamedTuple, Self
 
 from pair import ADVERT_S, FAR, IsolatedPair, Pair
+from slack import SLACK, SOAK
 from streams import Busy, Streams
 
 from holdfast.lab.host import Host
@@ -21,10 +22,7 @@ from holdfast.lab.router import Router
 from holdfast.lab.sentence import LabError
 from holdfast.machine import enter_network
 
-SOAK = os.environ.get("HOLDFAST_SOAK") == "1"
 RUNS = int(os.environ.get("HOLDFAST_RUNS") or (20 if SOAK else 1))
-SLACK = 3
-"""This machine may be so much slower than what is promised; what it measured is printed."""
 DETECTION_S = 3.5 * ADVERT_S
 FAST_DETECTION_S = 0.5  # with adverts of a tenth of a second
 PLANNED_S = 0.1
@@ -97,7 +95,7 @@ def watch(pair: IsolatedPair, happening: Callable[[], object]) -> Seen:
 
 
 def repeated(tell: Callable[[str], None], case: str, bound_s: float, once: Callable[[], float]) -> None:
-    """Measure a time, in a soak twenty times: each at most three times the bound, in a soak the median within it."""
+    """Measure a time, in a soak twenty times: each is within the bound, elsewhere within three times the bound."""
     measured(tell, case, bound_s, [once() for _ in range(RUNS)])
 
 
@@ -109,10 +107,9 @@ def measured(tell: Callable[[str], None], case: str, bound_s: float, values: Seq
     }
     tell(json.dumps({"case": case, "bound": bound_s, "runs": len(values), **rounded}))
     assert max(values) <= SLACK * bound_s, case
-    assert not SOAK or middle <= bound_s, case
 
 
-def taken_over(pair: Pair, router: Router, timeout_s: float = SLACK * DETECTION_S) -> None:
+def taken_over(pair: Pair, router: Router, timeout_s: float = 3 * DETECTION_S) -> None:
     """Wait until a router serves, and a little longer."""
     router.eventually(lambda: pair.holds(router, pair.gateway) and pair.outside(router), "serves", timeout_s)
     time.sleep(AFTER_S)

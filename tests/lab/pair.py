@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from isolated import mac_of
+from served import bundle
 from streams import Streams
 
 from holdfast.lab.guest import Guest
@@ -88,6 +89,20 @@ class Pair(ABC):
         done = router.run("update_config.py", file)
         self.seconds.append(done.seconds)
         assert done.code == 0, f"{router.name}: {told}\n{done.text}{done.errors}"
+
+    def bundle(self, messages: Sequence[tuple[str, Callable[[int], Message]]]) -> None:
+        """Send both a bundle of messages, at the same moment; each has to be taken in."""
+
+        def tell(number: int) -> None:
+            told = bundle((name, message(number)) for name, message in messages)
+            router = self.routers[number]
+            router.send(told, "VR-c1d2e3f4.cfg")
+            done = router.run("vr_cfg.sh", "-c", "/var/cache/cloud/VR-c1d2e3f4.cfg")
+            self.seconds.append(done.seconds)
+            assert done.code == 0, f"{router.name}: {done.text}{done.errors}"
+
+        with ThreadPoolExecutor(2) as senders:
+            list(senders.map(tell, range(2)))
 
     def associate(self, *addresses: str) -> None:
         """Give both the same public addresses."""
@@ -415,6 +430,14 @@ class VpcPair(Pair):
         self.dhcp(guest, f"10.71.{tier}.10", f"10.71.{tier}.1")
         guest.gets_lease()
         return guest
+
+    def first(self, tier: int) -> Guest:
+        """Put up the first tier, over which they elect; its VM."""
+        self.gateway = f"10.71.{tier}.1"
+        self.tier(tier)
+        self.open(tier)
+        self.settles()
+        return self.vm(tier)
 
     def furnish(self, tiers: Sequence[int]) -> None:
         """Give both their public network and tiers with a VM each; the last one's gateway tells who serves."""

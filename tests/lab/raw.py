@@ -47,16 +47,17 @@ def frame(raw: Raw, number: int, own: str, router: str) -> bytes:
     else:
         head = struct.pack("!BBHHH", 8 if raw.proto == "icmp" else 128, 0, 0, mine, 1)  # echo request
     pseudo = source.packed + target.packed + struct.pack("!II", size, proto)
-    whole = _summed(head + text, b"" if raw.proto == "icmp" else pseudo, {"tcp": 16, "udp": 6}.get(raw.proto, 2))
+    whole = summed(head + text, b"" if raw.proto == "icmp" else pseudo, {"tcp": 16, "udp": 6}.get(raw.proto, 2))
     if source.version == 4:
         ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + size, 0, 0, 64, proto, 0) + source.packed + target.packed
-        ip = _summed(ip, b"", 10)
+        ip = summed(ip, b"", 10)
     else:
         ip = struct.pack("!IHBB", 6 << 28, size, proto, 64) + source.packed + target.packed
     return _mac(router) + _mac(own) + struct.pack("!H", _TYPES[source.version]) + ip + whole
 
 
-def _summed(data: bytes, pseudo: bytes, at: int) -> bytes:
+def summed(data: bytes, pseudo: bytes, at: int) -> bytes:
+    """The same with its Internet checksum (RFC 1071) at an offset where zero is."""
     words = pseudo + data + b"\0" * (len(data) % 2)
     total = sum(struct.unpack(f"!{len(words) // 2}H", words))
     while total >> 16:

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import inf
 
 import pytest
 from failover import (
@@ -15,10 +16,11 @@ from failover import (
     IDLE,
     PLANNED_S,
     RUNS,
-    SLACK,
     UNPLANNED_S,
+    Ears,
     flows,
     lost,
+    measured,
     outage_s,
     repeated,
     serves_guests,
@@ -27,6 +29,7 @@ from failover import (
     watch,
 )
 from pair import ADVERT_S, FAR, IsolatedPair, isolated_pair
+from slack import SLACK
 from streams import Streams
 
 from holdfast.lab.router import Router
@@ -35,6 +38,7 @@ from holdfast.verdict import NEVER_SEEN_S
 pytestmark = [pytest.mark.lab, pytest.mark.alone, pytest.mark.pair]
 
 FAST_S = 0.1
+ANNOUNCED_S = 1.0
 TERMS = (13, 14)
 GONE_S = NEVER_SEEN_S + SLACK * PLANNED_S
 
@@ -235,6 +239,8 @@ def test_an_outer_link_that_somebody_sets_down(pair: IsolatedPair, tell: Callabl
 
 
 def test_two_serve_only_while_the_guest_network_is_cut(pair: IsolatedPair, tell: Callable[[str], None]) -> None:
+    announced: list[float] = []
+
     def heal() -> float:
         pair.ready()
         backup = pair.backup
@@ -242,19 +248,32 @@ def test_two_serve_only_while_the_guest_network_is_cut(pair: IsolatedPair, tell:
         try:
             backup.eventually(lambda: len(pair.serving()) == 2, "serves too", SLACK * DETECTION_S)
             time.sleep(0.5)
-            with pair.lab.probe(flows(pair)) as probe:
+            with (
+                Ears(pair.world, "eth0") as outer,
+                Ears(pair.web1, "eth0") as inner,
+                pair.lab.probe(flows(pair)) as probe,
+            ):
                 healed = time.time()
                 pair.lab.heal(pair.guests)
                 pair.settles()
-                time.sleep(1.0)
+                time.sleep(SLACK * ANNOUNCED_S)
         except BaseException:
             pair.lab.heal(pair.guests)
             raise
         after = {router.name: [(e.at - healed, e.word) for e in pair.entered(router)] for router in pair.routers}
-        tell(f"outage {outage_s(probe.counts):.2f} s; {after}")
-        return max((at for entries in after.values() for at, _ in entries), default=0.0)
+        alone = max((at for entries in after.values() for at, _ in entries), default=0.0)
+        (master,) = pair.serving()
+        told = (
+            next((a.at for a in inner.of(pair.gateway, healed + alone) if a.mac == pair.mac(master)), inf) - healed,
+            next((a.at for a in outer.of(pair.source_nat, healed + alone)), inf) - healed,
+        )
+        tell(f"outage {outage_s(probe.counts):.2f} s; {after}; announced inside and outside {told}")
+        assert outage_s(probe.counts) <= SLACK * HEALED_S
+        announced.append(max(told) - alone)
+        return alone
 
     repeated(tell, "one serves after a cut was healed", HEALED_S, heal)
+    measured(tell, "announced after a cut was healed", ANNOUNCED_S, announced)
     truth(pair, pair.master)
     pair.world.serve(6100)
     pair.web1.reaches(FAR, 6100)

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from failover import SOAK
 from pair import ADVERT_S, FAR, IsolatedPair, Message, isolated_pair
+from slack import SOAK
 from streams import Streams
 
 from holdfast.lab.router import Router

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import pytest
-from failover import RUNS, SOAK, lost, outage_s, repeated
+from failover import RUNS, lost, outage_s, repeated
 from pair import ADVERT_S, FAR, Entry, VpcPair, vpc_pair
+from slack import SOAK
 from streams import Streams
 
 from holdfast.lab.probe import Flow

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from failover import AFTER_S, PLANNED_S, SLACK, flows, outage_s
+from failover import AFTER_S, PLANNED_S, flows, outage_s
 from pair import IsolatedPair, isolated_pair
 from replay import said
+from slack import SLACK
 
 from holdfast.lab.router import Router
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from failover import DETECTION_S, RUNS, SLACK, SOAK, Ears, flows, lost, measured, outage_s, repeated, truth
+from failover import DETECTION_S, RUNS, Ears, flows, lost, measured, outage_s, repeated, truth
 from pair import ADVERT_S, FAR, IsolatedPair, isolated_pair
+from slack import SLACK, SOAK
 from streams import Streams
 
 from holdfast.lab.router import Router

@@ -2,22 +2,26 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from failover import RUNS
 from pair import ADVERT_S, FAR, VpcPair, vpc_pair
+from slack import SLACK
 from streams import Streams
 
 from holdfast.lab.probe import Flow
+from holdfast.lab.router import Router
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone, pytest.mark.pair]
 
-SLACK = 3
 SETTLED_S = 3.0 * ADVERT_S
 DETECTION_S = 3.5 * ADVERT_S
 RETRANSMISSION_S = 10.0
 IDLE = 100
 BURST = range(1, 13)
+ELECTED = 1
+NOTICED_S = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -88,24 +92,88 @@ def test_connections_of_all_tiers_live_on_whatever_the_nics_are_called(
     assert pair.says(master) == "BACKUP"
 
 
+def test_two_that_serve_are_noticed_where_another_tier_connects_them(
+    pair: VpcPair, tell: Callable[[str], None]
+) -> None:
+    pair.ready()
+    master, backup = pair.master, pair.backup
+    pair.lab.partition(pair.segment(ELECTED), [backup])
+    try:
+        backup.eventually(lambda: "MASTER" in _role(backup), "serves too", SLACK * DETECTION_S)
+        second = max(entry.at for entry in pair.entered(backup))
+        told = [_noticed(router, pair.other(router)) - second for router in (master, backup)]
+        tell(f"two masters named {[round(at, 2) for at in told]} s after the second one said so")
+        assert max(told) <= SLACK * NOTICED_S
+        for router in pair.routers:
+            assert "two masters for" in router.shell(["/usr/sbin/holdfast", "status"]).text
+            assert "MASTER" in _role(router), "who is told of it elects nobody"
+    finally:
+        pair.lab.heal(pair.segment(ELECTED))
+    pair.ready()
+    for router in pair.routers:
+        assert "two masters for" not in router.shell(["/usr/sbin/holdfast", "status"]).text
+
+
+def _role(router: Router) -> str:
+    return router.read("/run/holdfast/role")
+
+
+def _noticed(router: Router, peer: Router) -> float:
+    """When a router told its management server that both serve."""
+    name = peer.shell(["hostname"]).text.strip()
+
+    def told() -> bool:
+        return f"two masters: this router and {name} both serve" in router.read("/var/log/routerServiceMonitor.log")
+
+    router.eventually(told, "names two masters", SLACK * NOTICED_S)
+    return time.time()
+
+
 @pytest.mark.parametrize("_run", range(RUNS))
-def test_a_burst_of_tiers_is_no_election(tell: Callable[[str], None], _run: int) -> None:
+@pytest.mark.parametrize("how", ["one by one", "bundled"])
+def test_a_burst_of_tiers_is_no_election(how: str, tell: Callable[[str], None], _run: int) -> None:
     with vpc_pair("vburst", ()) as pair:
-        pair.tier(BURST[0])
-        pair.settles()
+        stands_by_without_a_tier(pair)
+        first = pair.first(BURST[0])
         before = pair.elections()
         for tier in BURST[1:]:
             pair.plug(tier)
-        began = time.monotonic()
-        for tier in BURST[1:]:
-            pair.tier(tier, at_once=True)
-        told = time.monotonic()
-        pair.ready()
-        settled = time.monotonic() - told
+        reloads = [_reloads(router) for router in pair.routers]
+        with pair.lab.probe([Flow(first, pair.world, 6000, address=FAR)]) as probe:
+            began = time.monotonic()
+            if how == "bundled":
+                pair.bundle([("guest_network", partial(pair.network, tier)) for tier in BURST[1:]])
+            else:
+                for tier in BURST[1:]:
+                    pair.tier(tier, at_once=True)
+            told = time.monotonic()
+            pair.ready()
+            settled = time.monotonic() - told
         master = pair.master
-        tell(f"told within {told - began:.2f} s, settled {settled:.2f} s later, {pair.elections() - before} elections")
+        reloads = [_reloads(router) - had for router, had in zip(pair.routers, reloads, strict=True)]
+        (count,) = probe.counts
+        tell(
+            f"told {how} within {told - began:.2f} s, settled {settled:.2f} s later, {pair.elections() - before}"
+            f" elections, {reloads} reloads of keepalived, {count.lost} of {count.sent} lost, void: {probe.void}"
+        )
         assert pair.elections() == before
         assert settled <= SLACK * SETTLED_S
+        assert probe.void or count.lost == 0
+        # Each command is answered when its own tier's gateway is there, so each has its own reload; a bundle has one.
+        assert all(0 < count <= (1 if how == "bundled" else len(BURST) - 1) for count in reloads)
         for tier in BURST:
             assert pair.holds(master, f"10.71.{tier}.1")
             assert not pair.holds(pair.other(master), f"10.71.{tier}.1")
+
+
+def stands_by_without_a_tier(pair: VpcPair) -> None:
+    """There is nothing to elect over: both are backup, and no public link is up."""
+    for router in pair.routers:
+        assert pair.says(router) == "BACKUP"
+        assert not pair.outside(router)
+        assert not router.active("keepalived.service")
+
+
+def _reloads(router: Router) -> int:
+    argv = ["journalctl", "--no-pager", "--quiet", "--boot=0", "--output=cat", "--unit=keepalived"]
+    return router.shell(argv).text.count("Reloading\n")
