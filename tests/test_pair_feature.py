@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import facts, pair_files, pairing, receipts
+from holdfast import apart, facts, pair_files, pairing, receipts
 from holdfast.config import Config, decode, merge
 from holdfast.features.pair import FEATURE, PATH
 from holdfast.peer import Pair
@@ -98,20 +98,37 @@ def test_the_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "names"),
+    ("change", "name", "keys"),
     [
-        pytest.param(dhcp(9), {"dhcpentry"}, id="a VM"),
-        pytest.param(dhcp(8, "mail"), {"dhcpentry"}, id="a VM's name"),
-        pytest.param(acl(2, allowed=False), {"acl 10.72.2.0/24"}, id="an ACL"),
-        pytest.param(tier(2) | {"dns": "192.0.2.54"}, {"tier 10.72.2.0/24"}, id="a tier"),
-        pytest.param(tier(3, add=False), {"tier 10.72.3.0/24"}, id="a tier less"),
-        pytest.param(line(domain="other.example.org"), {"cmdline"}, id="the boot line"),
-        pytest.param(password(9, "c"), {"vmpassword"}, id="a password"),
+        pytest.param(dhcp(9), "dhcpentry", {"02:00:48:aa:00:09"}, id="a VM"),
+        pytest.param(dhcp(8, "mail"), "dhcpentry", {"02:00:48:aa:00:08"}, id="a VM's name"),
+        pytest.param(acl(2, allowed=False), "acl 10.72.2.0/24", {"ingress"}, id="an ACL"),
+        pytest.param(tier(2) | {"dns": "192.0.2.54"}, "tier 10.72.2.0/24", {"dns"}, id="a tier"),
+        pytest.param(tier(3, add=False), "tier 10.72.3.0/24", None, id="a tier less"),
+        pytest.param(line(domain="other.example.org"), "cmdline", {"domain"}, id="the boot line"),
+        pytest.param(password(9, "c"), "vmpassword", {"10.72.1.9"}, id="a password"),
     ],
 )
-def test_what_one_was_not_told_is_named(change: Message, names: set[str]) -> None:
-    one, two = pair([*ONE, change]).digests, pair(TWO, THERE).digests
-    assert {name for name in one.keys() | two.keys() if one.get(name) != two.get(name)} == names
+def test_what_one_was_not_told_is_named(change: Message, name: str, keys: set[str] | None) -> None:
+    one, two = pair([*ONE, change]), pair(TWO, THERE)
+    assert _apart(one.digests, two.digests) == {name}
+    assert {bag for bag in one.keys if _apart(one.keys[bag], two.keys[bag])} <= {name}
+    if keys is None:
+        assert name not in one.keys
+    else:
+        assert _apart(one.keys[name], two.keys[name]) == keys
+
+
+def _apart(one: dict[str, str], two: dict[str, str]) -> set[str]:
+    return {name for name in one.keys() | two.keys() if one.get(name) != two.get(name)}
+
+
+def test_a_long_bag_has_no_keys_of_its_own() -> None:
+    many = pair([line(), ADDRESS, tier(1), *(dhcp(vm) for vm in range(2, 3 + apart.MOST))])
+
+    assert "dhcpentry" in many.digests
+    assert "dhcpentry" not in many.keys
+    assert "ips" in many.keys
 
 
 def test_settings_are_compared_and_are_in_force() -> None:

@@ -569,7 +569,13 @@ def test_status() -> None:
     assert answer.lines(DOCUMENT, 160.0) == ["no peer heard for 60 s; the last was r-71-VM: BACKUP"]
     assert answer.lines(DOCUMENT | {"able": False, "differs": []}, 100.0)[1:] == ["r-71-VM could not take over"]
     assert answer.data(DOCUMENT, 100.2)["fresh"] is True
-    assert answer.data({}, 1.0) == {"fresh": False}
+    assert answer.data({}, 1.0) == {"fresh": False, "synced_here_s": None}
+    assert answer.data(DOCUMENT, 100.2, 4)["synced_here_s"] == 4
+    synced = answer.lines(DOCUMENT | {"synced_s": 31, "differs": []}, 100.2, 4)
+    assert synced[1:] == ["connections synced: here 4 s ago, at r-71-VM 31 s ago"]
+    assert answer.lines(DOCUMENT | {"differs": []}, 100.2, 4)[1:] == [
+        "connections synced: here 4 s ago, at r-71-VM not yet"
+    ]
 
 
 # Two models over a channel.

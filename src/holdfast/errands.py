@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from holdfast import alerts, keepalived
+from holdfast import alerts, keepalived, pair_files
 from holdfast.drivers.handover import TO_FORGET, TO_SERVE, TO_TELL_AGAIN, ask
 from holdfast.ears.acknowledged import KEEP, keep
 from holdfast.ears.connections import MISSED, REFILL, TELL
@@ -32,7 +32,11 @@ def do(root: Path, causes: Sequence[str]) -> None:
 
 
 def _ask(requests: Sequence[Sequence[str]]) -> Callable[[Path], object]:
-    return lambda _: ask(requests)
+    def act(root: Path) -> None:
+        ask(requests)
+        pair_files.note_synced(root)
+
+    return act
 
 
 def _end_keepalived(root: Path) -> None:

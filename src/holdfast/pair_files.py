@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import isfinite
@@ -21,6 +22,8 @@ UNABLE = "run/holdfast/unable"
 PEER_TERM = "peer_term"
 THERE = "var/lib/holdfast/peer-acknowledged.json"
 FLOWS = Path("/proc/sys/net/netfilter/nf_conntrack_count")
+SYNCED = "run/holdfast/synced"
+"""When conntrackd was last told, or asked for, all connections, by the monotonic clock."""
 LISTENERS = Path("/proc/net/netlink")
 
 
@@ -102,6 +105,18 @@ def unheard() -> int:
         return conntrackd.unheard(LISTENERS.read_text("ascii"))
     except OSError:
         return 0
+
+
+def note_synced(root: Path) -> None:
+    """Note that conntrackd has just told the peer of all connections, or asked it for them."""
+    with suppress(OSError):  # it is for people to see
+        pairing.leave(root, SYNCED, f"{time.monotonic():.3f}\n")
+
+
+def synced_s(root: Path) -> int | None:
+    """How many seconds ago that was; None if it was not yet."""
+    at = _seconds(_text(root / SYNCED))
+    return max(0, int(time.monotonic() - at)) if at else None
 
 
 @contextmanager

@@ -55,7 +55,8 @@ class Pair(Struct, frozen=True, kw_only=True):
     the same, empty where there is no segment.  `segment`: its device.  `outer`: public nics and private gateways',
     `missing`: those that are wanted and absent.
     `announce`: devices and what the serving router has on them.  `gateways`: public nics and the routers behind them.
-    `digests`: of what both routers should know alike.  `nics`: device of each guest network.
+    `digests`: of what both routers should know alike, `keys`: of each key within it.  `nics`: device of each guest
+    network.
     """
 
     key: str
@@ -69,6 +70,7 @@ class Pair(Struct, frozen=True, kw_only=True):
     announce: tuple[tuple[str, tuple[str, ...]], ...] = ()
     gateways: tuple[tuple[str, str], ...] = ()
     digests: dict[str, str] = {}
+    keys: dict[str, dict[str, str]] = {}
     nics: dict[str, str] = {}
     gateway_probe: bool = False
 
@@ -86,8 +88,9 @@ class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `boot`: drawn anew by each agent that starts; `n`: counts its hellos.  `echo`: (boot, n) of what was heard, the peer
     first.  `said`: role.by.  `moving`, `release`: the ground it waits to move to, and that the peer may begin there.
-    `able`: it could serve.  `outer`: how many outer links carry.  `digests`, `nics` (by network): None in a hello that
-    does not repeat them.  `acks`: newest acknowledged password by guest address.
+    `able`: it could serve.  `outer`: how many outer links carry.  `digests`, `keys` (see `holdfast.apart`), `nics` (by
+    network): None in a hello that does not repeat them.  `synced_s`: how long ago it has told, or asked for, all
+    connections; None if it has not.  `acks`: newest acknowledged password by guest address.
     """
 
     v: int = VERSION
@@ -107,8 +110,10 @@ class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True):
     able: bool = False
     outer: _Count = 0
     digests: dict[_Words, _Words] | None = None
+    keys: dict[_Words, dict[_Words, _Words]] | None = None
     nics: dict[_Address, Here] | None = None
     flows: _Count = 0
+    synced_s: _Count | None = None
     acks: dict[_Address, _Count] = {}
 
 
@@ -133,7 +138,7 @@ class Kind(Enum):
 class Peer(NamedTuple):
     """The other router: its newest fresh hello, when it came, and what of ours it answered.
 
-    `hello.digests` and `hello.nics` are those that it said last.
+    `hello.digests`, `hello.keys` and `hello.nics` are those that it said last.
     """
 
     hello: Hello
@@ -149,7 +154,7 @@ def encode(key: bytes, hello: Hello) -> bytes:
     """Return the datagram."""
     text = msgspec.json.encode(hello)
     if len(text) > LONGEST - _PROOF:
-        text = msgspec.json.encode(replace(hello, digests=None, nics=None, acks={}))
+        text = msgspec.json.encode(replace(hello, digests=None, keys=None, nics=None, acks={}))
     return _proof(key, text) + text
 
 
@@ -227,7 +232,8 @@ class Talk:
         if held and held.boot == hello.boot:
             digests = held.digests if hello.digests is None else hello.digests
             nics = held.nics if hello.nics is None else hello.nics
-            hello = replace(hello, digests=digests, nics=nics)
+            keys = held.keys if hello.keys is None else hello.keys
+            hello = replace(hello, digests=digests, keys=keys, nics=nics)
         self.peer = Peer(hello, now, answered)
         return Kind.FRESH
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast import __version__, agent, answer, boot, booting, handover, pairing, past, report, role_report
+from holdfast import __version__, agent, answer, boot, booting, handover, pair_files, pairing, past, report, role_report
 from holdfast.answers import peer
 from holdfast.answers.checkrouter import doubts
 from holdfast.errors import Rejected
@@ -140,7 +140,7 @@ def status(options: argparse.Namespace) -> int:
         "type": config["cmdline"].type,
         "role": role_report.word(session.root) or "BACKUP" if redundant else "ALONE",
         "role_not_as_seen": doubts(pair) if pair else [],
-        "peer": peer.data(_peer(session), monotonic()) if redundant else None,
+        "peer": peer.data(*_peer(session)) if redundant else None,
         "settings": session.machine.complaint,
         "generation": number,
         "not_as_wanted": report.changes_text(seen.changes, seen.wanted),
@@ -150,12 +150,13 @@ def status(options: argparse.Namespace) -> int:
         "damaged": list(session.store.damage),
         "unknown_fields": msgspec.json.decode(session.machine.marks.read("unknown") or b"{}"),
     }
-    _print(options, data, lambda: _status_lines(data, peer.lines(_peer(session), monotonic()) if redundant else []))
+    _print(options, data, lambda: _status_lines(data, peer.lines(*_peer(session)) if redundant else []))
     return 3 if data["not_as_wanted"] or data["damaged"] or data["role_not_as_seen"] else 0
 
 
-def _peer(session: Session) -> dict[str, Any]:
-    return pairing.peer(session.root, inf)
+def _peer(session: Session) -> tuple[dict[str, Any], float, int | None]:
+    """What was heard of the peer last, the time, and how long ago this router has synced its connections."""
+    return pairing.peer(session.root, inf), monotonic(), pair_files.synced_s(session.root)
 
 
 def _status_lines(data: dict[str, Any], pair: list[str]) -> list[str]:

@@ -212,6 +212,11 @@ class Differences:
         self._said = self._said & names | {*new}
         return new, over
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of what differs now."""
+        return tuple(self._since)
+
     def lasting(self, now: float) -> tuple[str, ...]:
         """The names of what differs for longer than a command takes."""
         return tuple(name for name, since in self._since.items() if now - since > DIFFERS_S)

@@ -6,13 +6,14 @@ from typing import Any
 from holdfast.peer import FRESH_S
 
 
-def data(document: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """What is known of the peer, for JSON: peer.json with `fresh` and `ago_s` (seconds since it was heard).
+def data(document: Mapping[str, Any], now: float, synced_s: int | None = None) -> dict[str, Any]:
+    """What is known of the peer, for JSON: peer.json with `fresh`, `ago_s` (seconds since it was heard) and
+    `synced_here_s` (see `peer.Hello.synced_s`, this router's).
 
     `document`: peer.json as it was read, empty if there is none; `now`: the monotonic clock, in seconds.
     """
     if not document:
-        return {"fresh": False}
+        return {"fresh": False, "synced_here_s": synced_s}
     ago = round(now - float(document.get("heard") or 0), 3)
     fresh = 0 <= ago <= FRESH_S
     since = float(document.get("two_masters_since") or 0)
@@ -23,14 +24,15 @@ def data(document: Mapping[str, Any], now: float) -> dict[str, Any]:
         **known,
         **unknown,
         "fresh": fresh,
+        "synced_here_s": synced_s,
         "ago_s": ago,
         "two_masters_s": round(now - since, 1) if since and fresh else 0,
     }
 
 
-def lines(document: Mapping[str, Any], now: float) -> list[str]:
+def lines(document: Mapping[str, Any], now: float, synced_s: int | None = None) -> list[str]:
     """The same as text, for a router of a pair."""
-    seen = data(document, now)
+    seen = data(document, now, synced_s)
     if not seen.get("name"):
         return ["no peer heard"]
     name, ago = seen["name"], seen["ago_s"]
@@ -39,6 +41,9 @@ def lines(document: Mapping[str, Any], now: float) -> list[str]:
         return [f"no peer heard {silent}; the last was {name}: {seen.get('role') or 'in no role'}"]
     traits = [text for trait, text in _TRAITS if seen.get(trait)]
     said = [f"peer {name}: {seen.get('role') or 'in no role'}, heard {ago:.1f} s ago{''.join(traits)}"]
+    ages = (("here", synced_s), (f"at {name}", seen.get("synced_s")))
+    if any(age is not None for _, age in ages):
+        said.append(f"connections synced: {', '.join(f'{where} {_ago(age)}' for where, age in ages)}")
     if not seen.get("able"):
         said.append(f"{name} could not take over")
     if seen["two_masters_s"]:
@@ -46,6 +51,10 @@ def lines(document: Mapping[str, Any], now: float) -> list[str]:
     said += [f"differs from the peer: {what}" for what in seen.get("differs", ())]
     said += [f"the peer is not heard in {network}" for network in seen.get("unheard", ())]
     return said
+
+
+def _ago(seconds: int | None) -> str:
+    return "not yet" if seconds is None else f"{seconds} s ago"
 
 
 _TRAITS = (

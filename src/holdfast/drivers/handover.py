@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from holdfast import pair_files
 from holdfast.converge import Failure
 from holdfast.marks import Marks
 from holdfast.run import run as run_program
@@ -78,6 +79,7 @@ class Handovers:
             try:
                 if daemon:
                     ask(TO_SERVE if change.after.role == "MASTER" else TO_STAND_BY, self.run)
+                    pair_files.note_synced(self.root)
             except OSError as error:
                 yield Failure(change.key, str(error))
                 continue

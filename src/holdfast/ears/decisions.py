@@ -1,6 +1,6 @@
 """What follows from the peer's hellos on this router: numbers for keepalived, peer.json, alerts, and wishes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from math import inf
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast import alerts, pair_files, pairing, verdict
+from holdfast import alerts, apart, pair_files, pairing, verdict
 from holdfast.ears import Wish
 from holdfast.holding import Holding
 from holdfast.pair_files import Own
@@ -47,6 +47,11 @@ class Decisions:
     def due(self) -> float:
         """When something will follow from what is known already."""
         return min(self._outage.due(), self._two.due(), self.announcements.due())
+
+    @property
+    def differ(self) -> tuple[str, ...]:
+        """Names of what the two know differently now."""
+        return self._differences.names
 
     def able(self, own: Own, now: float) -> bool:
         """Whether this router would be a help to its peer."""
@@ -117,10 +122,8 @@ class Decisions:
         said = [self._two.step(own.role, heard, now)]
         told = heard.hello.digests if heard else None
         known = None if heard is None or told is None else {**told, "ground": heard.hello.ground}
-        apart, over = self._differences.step(
-            {**pair.digests, "ground": pair.ground}, known, now, heard=heard is not None
-        )
-        said += [f"differs from the peer: {', '.join(apart)}"] if apart else []
+        new, over = self._differences.step({**pair.digests, "ground": pair.ground}, known, now, heard=heard is not None)
+        said += [f"differs from the peer: {', '.join(_named(pair, heard, new))}"] if heard and new else []
         gone, back = self._presence.step(heard)
         if texts := [text for text in (*said, gone) if text]:
             alerts.alert(self.root, texts)
@@ -141,13 +144,21 @@ class Decisions:
             "name": hello.name, "address": known[0], "mac": known[1], "device": pair.segment, "role": hello.role,
             "term": hello.term, "ground": hello.ground, "moving": hello.moving, "release": hello.release,
             "hold": hello.hold, "leaving": hello.leaving, "boost": hello.boost, "able": hello.able,
-            "outer": hello.outer, "differs": self._differences.lasting(now), "two_masters_since": self._two.since,
+            "outer": hello.outer, "two_masters_since": self._two.since,
+            "differs": _named(pair, heard, self._differences.lasting(now)),
             "unheard": self._unheard(pair, heard, now),
         }  # fmt: skip
         before, at = self._written
         if document == before and heard.heard - at < WRITE_S:
             return False
-        text = msgspec.json.encode({"heard": heard.heard, **document, "flows": hello.flows}).decode()
+        text = msgspec.json.encode(
+            {
+                "heard": heard.heard,
+                **document,
+                "flows": hello.flows,
+                "synced_s": hello.synced_s,
+            }
+        ).decode()
         try:
             pairing.leave(self.root, pairing.PEER, text)
         except OSError as error:
@@ -172,6 +183,20 @@ class Decisions:
                 self._track(name, 0)
         with suppress(OSError):
             (self.root / pairing.PEER).unlink(missing_ok=True)
+
+
+def _named(pair: Pair, heard: Peer, names: Iterable[str]) -> tuple[str, ...]:
+    """What differs, with the keys within it where both have told them; what one of the two has not, has no keys."""
+    key, digests, keys = bytes.fromhex(pair.key), heard.hello.digests or {}, heard.hello.keys or {}
+    return tuple(
+        apart.named(
+            key,
+            name,
+            pair.keys.get(name) if name in pair.digests else {},
+            keys.get(name) if name in digests else {},
+        )
+        for name in names
+    )
 
 
 def leaving(own: Own, now: float) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from holdfast import alerts, pair_files, pairing, peer, verdict
+from holdfast import alerts, apart, pair_files, pairing, peer, verdict
 from holdfast.announce import announce
 from holdfast.ears import Wish
 from holdfast.ears.acknowledged import Passwords
@@ -134,8 +134,10 @@ class PeerEar:
         hello = replace(
             said,
             digests=pair.digests if full or turn == 1 else None,
+            keys=apart.told(self.key, pair.keys, self.decided.differ) if full or turn == 1 else None,
             nics=nics if full or turn == 3 else None,  # noqa: PLR2004 the other odd one
             flows=pair_files.flows(),
+            synced_s=pair_files.synced_s(self.root),
             acks=self.passwords.next(max(_FEWEST, _ACKS - _FEWER * len(nics)) if beside else _ACKS),
         )
         self.faces.say(peer.encode(self.key, self.talk.say(hello, now)))

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from holdfast import peer
+from holdfast import apart, peer
 from holdfast.addresses import network, number
 from holdfast.feature import Claim, Feature
 from holdfast.interface import missing
@@ -36,6 +36,7 @@ def contribute(_bag: None, router: Router) -> Iterator[Claim]:
 
 def _pair(router: Router) -> Pair:
     key = _key(router.boot)
+    digests, keys = _digests(router, bytes.fromhex(key))
     faces = [Face(face.networks[0], face.device, *face.addresses[0]) for face in router.served]
     outer = sorted((*router.of("public"), *router.of("private")), key=lambda face: face.number)
     return Pair(
@@ -50,7 +51,8 @@ def _pair(router: Router) -> Pair:
         announce=router.announced,
         # A private gateway's far end is its owner's: that it is silent says nothing of this router.
         gateways=tuple((face.device, face.gateway) for face in outer if face.gateway and face.purpose == "public"),
-        digests=_digests(router, bytes.fromhex(key)),
+        digests=digests,
+        keys=keys,
         nics={face.network: face.device for face in faces},
         gateway_probe=router.facts.settings.gateway_probe,
     )
@@ -68,16 +70,34 @@ def _key(boot: BootLine) -> str:
 _PUBLIC = 2  # where an isolated router's public nic stands in the boot line; both routers have its address
 
 
-def _digests(router: Router, key: bytes) -> dict[str, str]:
-    """What both should know alike, by name.  What differs by nature is left out, and what is this router's own
-    address, MAC or name within it stands for itself.
+def _digests(router: Router, key: bytes) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """What both should know alike, by name, and by name and key.  What differs by nature is left out, and what is this
+    router's own address, MAC or name within it stands for itself.
     """
     own = _own(router)
-    found = {}
+    found, keys = dict[str, str](), dict[str, dict[str, str]]()
     for name, known in sorted(_alike(router), key=itemgetter(0)):
-        text = msgspec.json.encode(msgspec.to_builtins(known, str_keys=True), order="sorted")
-        found[name] = peer.digest(key, name, text if name in _GUESTS else _same(text, own))
-    return found
+        mine = [] if name in _GUESTS else own
+        found[name] = _digest(key, name, known, mine)
+        parts = _parts(known)
+        if len(parts) <= apart.MOST:
+            keys[name] = {part: _digest(key, name, held, mine) for part, held in parts.items()}
+    return found, keys
+
+
+def _digest(key: bytes, name: str, known: Any, own: list[bytes]) -> str:
+    text = msgspec.json.encode(msgspec.to_builtins(known, str_keys=True), order="sorted")
+    return peer.digest(key, name, _same(text, own))
+
+
+def _parts(known: Any) -> dict[str, Any]:
+    """The keys of something: of its mappings, else its fields, or what it lists."""
+    if isinstance(known, Struct):
+        found: dict[str, Any] = {}
+        for field, held in msgspec.structs.asdict(known).items():
+            found |= {str(key): part for key, part in held.items()} if isinstance(held, dict) else {field: held}
+        return found
+    return known if isinstance(known, dict) else {str(item): "" for item in known}
 
 
 def _own(router: Router) -> list[bytes]:
