@@ -50,6 +50,10 @@ def test_it_is_exactly_what_the_two_roles_differ_in(kind: str, tmp_path: Path) -
     assert re.search(rf"^link set dev {outer}( mtu \d+)? up$", text, re.MULTILINE)
     assert re.search(rf"^route replace unicast default via \S+ dev {outer} ", text, re.MULTILINE)
     assert text.startswith(f"# generation 000007\n# nic {outer} {seen.mac(outer)}\n")
+    back = (tmp_path / promotion.BACK.lstrip("/")).read_text()
+    assert back.startswith(f"# generation 000007\n# nic {outer} {seen.mac(outer)}\n")
+    assert re.search(rf"^link set dev {outer}( mtu \d+)? down$", back, re.MULTILINE)
+    assert not re.search(r" up$|^route .* dev ", back, re.MULTILINE), "what goes goes with its link"
 
 
 def test_links_come_first_and_ways_to_gateways_last() -> None:
@@ -79,6 +83,7 @@ def test_a_router_that_always_serves_has_none_and_an_older_one_goes(tmp_path: Pa
     assert path.stat().st_mode & 0o777 == 0o600
     promotion_file.prepare(tmp_path, bags([line(redundant_router="0"), *TIERS[1:]], HERE), HERE, 4)
     assert not path.exists()
+    assert not (tmp_path / promotion.BACK.lstrip("/")).exists()
 
 
 def test_an_equal_one_is_not_written_again(tmp_path: Path) -> None:
@@ -117,12 +122,16 @@ class Hooked:
         promotion_file.leave(self.root, {}, state(Link("eth1"), Link("eth7")), generation, {**MACS, "eth7": mac(7)})
 
     def says(self, word: str) -> bool:
-        """Whether the batch was run."""
+        """Whether the batch of a promotion was run."""
+        return self.runs(word) == "promotion"
+
+    def runs(self, word: str) -> str:
+        """Which batch was run, empty for none."""
         called = self.root / "called"
         called.unlink(missing_ok=True)
         subprocess.run(["/bin/sh", self.root / "hook", "INSTANCE", "inside", word, "240"], check=True, timeout=10)
         assert self.read("role") == {"STOP": "BACKUP"}.get(word, word)
-        return called.exists() and called.read_text() == "-force -batch promotion\n"
+        return called.read_text().removeprefix("-force -batch ").strip() if called.exists() else ""
 
     def read(self, name: str) -> str:
         return (self.root / "run/holdfast" / name).read_text().strip()
@@ -142,6 +151,25 @@ def test_the_hook_runs_the_batch_at_a_promotion_alone(hooked: Hooked) -> None:
         True, False, False, True, False,
     ]  # fmt: skip
     assert (hooked.root / "run/holdfast/role.moved").exists()
+
+
+def test_the_way_back_is_taken_at_once_where_the_peer_serves_already(hooked: Hooked) -> None:
+    hooked.left(12)
+    ways = [("MASTER", "promotion"), ("BACKUP", "demotion"), ("BACKUP", ""), ("FAULT", ""), ("BACKUP", "")]
+    assert [hooked.runs(word) for word, _ in ways] == [batch for _, batch in ways]
+
+    for stepped_back in ("FAULT", "STOP"):
+        assert hooked.runs("MASTER") == "promotion"
+        assert hooked.runs(stepped_back) == "", "it forwards until the peer serves"
+        assert hooked.runs("BACKUP") == ""
+
+    hooked.says("MASTER")
+    (hooked.root / "run/holdfast/leaving").write_text("12.5\n")
+    assert hooked.runs("BACKUP") == "", "it hands over on purpose"
+    (hooked.root / "run/holdfast/leaving").unlink()
+    hooked.says("MASTER")
+    hooked.left(11)
+    assert hooked.runs("BACKUP") == "", "made before the last command"
 
 
 def test_the_hook_refuses_a_batch_for_another_generation_or_another_nic(hooked: Hooked) -> None:

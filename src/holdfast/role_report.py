@@ -37,7 +37,7 @@ def look(root: Path) -> Seen | None:
     if watch is None:
         return None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        outer = {device: _up(asked, device) for device in watch["outer"]}
+        outer = {device: is_up(asked, device) for device in watch["outer"]}
     trie = Path("/proc/net/fib_trie").read_text()
     return Seen(
         role=word(root),
@@ -78,7 +78,8 @@ def is_local(trie: str, address: str) -> bool:
     return any("/32 host LOCAL" in leaf.partition("|--")[0].partition("+--")[0] for leaf in leaves)
 
 
-def _up(asked: socket.socket, device: str) -> bool:
+def is_up(asked: socket.socket, device: str) -> bool:
+    """Whether a link is set up, with a carrier or not; `asked`: any socket of its network namespace."""
     try:
         answer = fcntl.ioctl(asked, _SIOCGIFFLAGS, struct.pack("40s", device.encode()))
     except OSError:
