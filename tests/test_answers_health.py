@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -336,14 +337,21 @@ def test_gateways_are_asked_at_once_so_several_dead_ones_have_failed(
     router: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs(router, monkeypatch, ping='case "$*" in *192.0.2.1) exit 0;; esac; sleep 0.3; exit 1')
-    addresses = " ".join(f"192.0.2.{number}" for number in range(1, 7))
+    addresses = " ".join(f"192.0.2.{number}" for number in range(1, 26))
 
     began = time.monotonic()
     found = health_checks.gateways(Asked(data={"gateways": f"gatewaysIps={addresses} "}), router)
 
     assert found is not None
-    assert (found.success, found.message[:26]) == (FAILED, "5 of 6 gateways missing: 1")
-    assert time.monotonic() - began < 3  # one after the other: 4.5
+    assert (found.success, found.message[:28]) == (FAILED, "24 of 25 gateways missing: 1")
+    assert time.monotonic() - began < 9  # one after the other: 21.6
+
+
+def test_the_unit_has_room_for_all_that_ask_at_once() -> None:
+    unit = (Path(__file__).parents[1] / "system/holdfast-health.service").read_text()
+    (most,) = re.findall(r"^TasksMax=(\d+)$", unit, re.MULTILINE)
+
+    assert int(most) >= 2 * health_checks._AT_ONCE + 8  # noqa: SLF001 a thread and a program each, and whoever asks them
 
 
 def _always(outcome: Outcome, _asked: Asked, _root: Path) -> Outcome:

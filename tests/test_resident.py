@@ -211,7 +211,7 @@ def test_one_that_takes_too_long_is_ended_and_not_done_again(tmp_path: Path) -> 
     with running(tmp_path, limit_s=0.3) as agent:
         assert agent.ask("stay", "s", "60") == (3, "", "error: no end within 0 s\n")
         log = (tmp_path / "var/log/routerServiceMonitor.log").read_text()
-    assert "a request was ended: no end within 0 s (process " in log
+    assert "a request (stay) was ended: no end within 0 s (process " in log
     assert log.count("\n") == 1
 
 

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from holdfast.client import NIC_WAIT
@@ -62,6 +63,8 @@ def _become(request: Request) -> None:
     for handle in request.handles:
         os.close(handle)
     sys.argv = [request.name, *request.argv]  # the journal names a line by it
+    with suppress(OSError):  # and ps(1), and whoever ends it for taking too long
+        Path("/proc/self/comm").write_text(request.name, "utf-8", "replace")
     os.environ.pop(NIC_WAIT, None)
     if request.nic_wait:
         os.environ[NIC_WAIT] = request.nic_wait

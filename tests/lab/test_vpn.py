@@ -3,7 +3,9 @@
 import json
 import os
 import random
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tunnels import EAST, NORTH, WEST, Message, Place, Side, sides
@@ -115,6 +117,54 @@ def test_tunnels_come_and_go_without_disturbing_each_other(three: list[Side]) ->
     assert WEST.cidr not in east.router.shell(["nft", "list", "ruleset"]).text
     assert east.check(WEST) == f"{WEST.public}:1:IPsec SA not found;there is no VPN to this peer&"
     east.is_joined(NORTH)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"ike_version": "ikev2"},
+        {"ike_version": "ikev2", "split_connections": True},
+        {"ike_version": "ikev1"},
+    ],
+    ids=["one exchange", "split", "IKEv1"],
+)
+def test_several_networks_are_joined_and_new_keys_cost_no_packet(three: list[Side], kind: Message) -> None:
+    east, west, _ = three
+    west.tunnel(EAST, passive=True, **kind)
+    east.tunnel(WEST, peer_guest_cidr_list=f"10.{WEST.number}.1.0/24,10.{WEST.number}.2.0/24", **kind)
+    east.is_joined(WEST)
+    each = len([word for word in east.spis(WEST) if word == "INSTALLED"])
+    assert each == (1 if kind == {"ike_version": "ikev2"} else 2)
+
+    before = east.spis(WEST)
+    with ThreadPoolExecutor(1) as beside:
+        pings = beside.submit(east.vm.run, ["ping", "-n", "-q", "-i", "0.05", "-c", "120", "-W", "2", WEST.vm])
+        for what in ("child", "ike"):
+            time.sleep(1)
+            done = east.router.shell(["swanctl", "--rekey", f"--{what}", TO_WEST])
+            assert done.code == 0, done.text + done.errors
+            assert east.check(WEST).startswith(f"{WEST.public}:0:"), "what is being replaced is up"
+    assert "120 packets transmitted, 120 received" in pings.result().text
+    after = east.spis(WEST)
+    assert after[1] != before[1], "the exchange of keys is another"
+    assert after[4] not in before, "and so is the first network's"
+    assert east.changes() == []
+
+
+def test_a_peer_that_falls_silent_is_told_so_and_joined_again(three: list[Side]) -> None:
+    """It is asked after 30 s without a word (`dpd`)."""
+    east, west, _ = three
+    west.tunnel(EAST, passive=True)
+    east.tunnel(WEST)
+    east.is_joined(WEST)
+    west.lab.partition(west.public, [west.router])
+    try:
+        silent = f"{WEST.public}:11:IPsec SA not found;Site-to-site VPN have not connected;the peer does not answer&"
+        eventually(lambda: east.check(WEST) == silent, "the silent peer is named", 60)
+    finally:
+        west.lab.heal(west.public)
+    east.is_joined(WEST)
+    east.vm.pings(WEST.vm, timeout_s=20)
 
 
 def test_charon_knows_every_policy_that_can_be_told(three: list[Side]) -> None:

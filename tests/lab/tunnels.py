@@ -19,6 +19,10 @@ Message = dict[str, Any]
 
 ESP_IN_USER_SPACE = """\
 charon-systemd {
+    # Who is silent is given up within seconds; the usual three minutes are charon's own.
+    retransmit_timeout = 1.0
+    retransmit_base = 1.0
+    retransmit_tries = 3
     load = random nonce openssl aes sha1 sha2 hmac kdf gmp kernel-libipsec kernel-netlink socket-default vici
     plugins {
         kernel-netlink { fwmark = !0x42 }
@@ -67,7 +71,7 @@ class Side:
     """One VPC's router with its VM, configured by messages alone."""
 
     def __init__(self, lab: Lab, place: Place, public: Segment) -> None:
-        self.place = place
+        self.place, self.lab, self.public = place, lab, public
         number = f"{place.number:02x}"
         self.macs = [f"{kind}:1a:{number}:00:00:0{at}" for at, kind in enumerate(("0e", "1e", "02"))]
         tier = lab.segment(f"tier{place.number}")
@@ -154,6 +158,10 @@ class Side:
         assert told.code == 0, told.errors
         found: dict[str, str] = json.loads(told.text)
         return found
+
+    def spis(self, to: Place) -> list[str]:
+        """Marks of the exchange of keys with another, and of all its networks."""
+        return self.sas()[f"vpn-{self.place.public}-{to.public}".replace(".", "_")].split()
 
     def check(self, to: Place) -> str:
         done = self.router.run("checkbatchs2svpn.sh", f"{to.public} ")

@@ -38,8 +38,8 @@ from holdfast.texts import is_host_name, is_ipv4
 LOOK_S = 0.5
 _PING = ("ping", "-n", "-q", "-c", "1", "-W", "1")
 _TRIES = 3
-_AT_ONCE = 7
-"""How many gateways are asked together: each takes a thread and a program, and the unit may have 16 of both."""
+_AT_ONCE = 28
+"""How many gateways are asked together: each takes a thread and a program, and the unit may have 64 of both."""
 Check = Callable[[Asked, Path], Outcome | None]
 """None: it does not apply to this router as it is."""
 
