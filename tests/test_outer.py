@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.ears import outer as outer_ear
 from holdfast.ears.decisions import Decisions
-from holdfast.ears.outer import links
+from holdfast.ears.outer import Gateways, links
 from holdfast.features.pair import FEATURE
 from holdfast.interface import Interface, missing
 from holdfast.pair_files import Own
@@ -152,6 +153,38 @@ def test_who_lacks_a_nic_yields_to_a_peer_that_does_not(tmp_path: Path) -> None:
     assert not fault(2, Links(0, 0, missing=1))
     assert fault(2 + NEVER_SEEN_S, Links(0, 0, missing=1))
     assert "is missing" in (tmp_path / "var/log/routerServiceMonitor.log").read_text()
+
+
+def test_a_run_that_moves_keeps_the_fault_that_it_has_set(tmp_path: Path) -> None:
+    decided, peer = Decisions(tmp_path, 0), Hello(role="MASTER", able=True, name="r-2-VM", ground="b v2 1")
+    moves = Own(role="FAULT", fault=True, moving="b v2 1", leaving_since=1.0)
+
+    def fault(own: Own, now: float) -> bool:
+        return decided.write(own, Pair(key="", ground="a v2 1"), Peer(peer, now, Sent(now, "", 0)), now, WHOLE).fault
+
+    assert fault(moves, 2)
+    assert fault(moves, 60), "however long the run takes: on the old ground both would serve"
+    assert not fault(moves._replace(moving=""), 61)
+
+
+def test_a_gateway_that_was_not_asked_has_not_kept_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with here, there:
+        here.setblocking(False)  # noqa: FBT003 the library has no other spelling
+        monkeypatch.setattr(outer_ear, "_arp", lambda _: here)
+        monkeypatch.setattr(Gateways, "_ask", lambda *_: None)
+        gateways = Gateways()
+        probed = Pair(
+            key="", announce=(("eth2", ("203.0.113.7",)),), gateways=(("eth2", "203.0.113.1"),), gateway_probe=True
+        )
+        gateways.keep(probed, serving=True)
+        there.send(bytes(14) + socket.inet_aton("203.0.113.1") + bytes(10))
+        assert gateways.step(1.0) is True
+        for tenth in range(11, 30):
+            assert gateways.step(tenth / 10) is True
+        assert gateways.step(8.0) is True, "the agent stood still meanwhile"
+        silent = [tenth for tenth in range(81, 140) if gateways.step(tenth / 10) is False]
+        assert silent[0] == 116, "three and a half seconds of questions without an answer"
 
 
 def test_a_network_that_is_given_up_is_no_link_that_went() -> None:

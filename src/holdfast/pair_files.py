@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from holdfast import conntrackd, pairing, receipts, role_report, whole
-from holdfast.peer import HIGHEST_TERM, Pair
+from holdfast.peer import HIGHEST_TERM, Pair, merged
 
 BY = "run/holdfast/role.by"
 ROLE_LOCK = "run/holdfast/role.lock"
@@ -172,7 +172,7 @@ def acknowledged_here(root: Path) -> dict[str, int]:
 def acknowledged_there(root: Path) -> dict[str, int]:
     """Serials by guest address, as the peer has told; a file that is damaged says nothing."""
     with suppress(OSError, ValueError, RecursionError):
-        return msgspec.json.decode((root / THERE).read_bytes(), type=dict[str, int])
+        return merged({}, msgspec.json.decode((root / THERE).read_bytes(), type=dict[str, int]))
     return {}
 
 

@@ -6,7 +6,7 @@ who repeats later what was once heard has no echo to show.  Whatever a stranger 
 
 import hmac
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from heapq import nlargest
 from typing import Annotated, NamedTuple
@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from holdfast.addresses import inside
 from holdfast.texts import is_ipv4
 
 GROUP = "225.0.0.51"
@@ -30,8 +31,11 @@ _PROOF = 16
 _ECHOES = 4
 _SENT = 64  # hellos: an echo that is fresh is among them, even where much is said at once
 _MOST = 10**18
+MOST_PASSWORDS = 10**9
+"""Passwords of one address: a serial above it is nobody's."""
 
 _Count = Annotated[int, Meta(ge=0, le=_MOST)]
+_Serial = Annotated[int, Meta(ge=0, le=MOST_PASSWORDS)]
 # Who knows the key may still be a tenant, see `features.pair`: what is told here reaches logs and terminals.
 _Name = Annotated[str, Meta(max_length=255, pattern=r"\A[!-~]*\Z")]
 _Role = Annotated[str, Meta(pattern=r"\A(MASTER|BACKUP|FAULT|)\Z")]
@@ -114,7 +118,7 @@ class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True):
     nics: dict[_Address, Here] | None = None
     flows: _Count = 0
     synced_s: _Count | None = None
-    acks: dict[_Address, _Count] = {}
+    acks: dict[_Address, _Serial] = {}
 
 
 class Sent(NamedTuple):
@@ -279,9 +283,17 @@ _REPEATS = 4
 
 
 def merged(known: Mapping[str, int], heard: Mapping[str, int]) -> dict[str, int]:
-    """Serials by guest address, the higher of each; what is no guest's address means nothing."""
+    """Serials by guest address, the higher of each; what is no guest's address, or no serial, means nothing."""
     found = dict(known)
     for address, serial in heard.items():
-        if serial > found.get(address, 0) and is_ipv4(address):
+        if found.get(address, 0) < serial <= MOST_PASSWORDS and is_ipv4(address):
             found[address] = serial
     return found
+
+
+def in_networks(acknowledged: Mapping[str, int], faces: Iterable[Face]) -> dict[str, int]:
+    """Those whose guest may be in one of these networks.  Tenants may know the key: whoever else is named would be kept
+    for ever, each costing room and time.
+    """
+    here = [face.network for face in faces]
+    return {address: serial for address, serial in acknowledged.items() if is_ipv4(address) and inside(address, here)}

@@ -3,25 +3,23 @@
 import contextlib
 import importlib
 import re
-import shutil
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 import pytest
+from packaged import ROOT, Make, bare_disks
 from replay import BOOT_LINE, Site, egress_default, firewall, ingress, ips, said, site, vm
 
-from holdfast.lab import image
 from holdfast.lab.process import Result, must
 from holdfast.lab.world import Management
 
 pytestmark = [pytest.mark.lab, pytest.mark.appliance]
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "/usr/sbin/holdfast"
 CONTROL = "169.254.216.73"
 KEYS = "/etc/ssh/holdfast_keys"
@@ -56,14 +54,13 @@ STEERED = (
 
 
 class Bare(NamedTuple):
-    """A router with Debian alone on its disk, and how packages are made: a version, and what differs in its sources:
-    text to add by module, or the whole of a file of `system/`, empty for one that it does not have.
+    """A router with Debian alone on its disk, and what makes packages.
 
     `key` is the management server's, `mgmt` where it logs in from.
     """
 
     site: Site
-    make: Callable[[str, dict[str, str]], Path]
+    make: Make
     mgmt: Management
     key: Path
 
@@ -110,30 +107,8 @@ class Bare(NamedTuple):
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
-    nothing, home = tmp_path_factory.mktemp("nothing"), tmp_path_factory.mktemp("packages")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image, "install", lambda: nothing)
-        patch.syspath_prepend(str(ROOT / "packaging"))
-        build, control = importlib.import_module("build"), importlib.import_module("control")
-        architecture = must(["dpkg", "--print-architecture"]).strip()
-
-        def make(version: str, changed: dict[str, str]) -> Path:
-            source = home / version
-            shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
-            system = Path(shutil.copytree(ROOT / "system", home / f"{version}.system"))
-            for name, text in changed.items():
-                if name.startswith("system/"):
-                    (system.parent / f"{system.name}{name.removeprefix('system')}").write_text(text)
-                else:
-                    with (source / "holdfast" / name).open("a") as file:
-                        file.write(text)
-            for empty in (path for path in system.rglob("*") if path.is_file() and not path.stat().st_size):
-                empty.unlink()
-            patch.setattr(build, "SOURCE", source)
-            patch.setattr(build, "SYSTEM", system)
-            made: Path = build.build(control.Package(architecture, version), home, 1700000000)
-            return made
-
+    home = tmp_path_factory.mktemp("packages")
+    with bare_disks(home) as make:
         key = home / "id"
         must(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)])
         with site("deb") as made:

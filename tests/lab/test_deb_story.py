@@ -4,24 +4,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaged import ROOT, bare_disks
 from recorded import Player, begin, outside, story
 from replay import HOLDFAST, Site, said, site
 
-from holdfast.lab import image
 from holdfast.lab.process import must
 
 pytestmark = [pytest.mark.lab, pytest.mark.appliance]
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Iterator[Site]:
     """A router with Debian alone on its disk."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image, "install", lambda: tmp_path)
-        with site("debstory") as made:
-            yield made
+    with bare_disks(tmp_path), site("debstory") as made:
+        yield made
 
 
 def test_what_make_deb_makes_turns_a_bare_machine_into_the_router_of_a_whole_story(bare: Site) -> None:

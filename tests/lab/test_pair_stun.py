@@ -95,7 +95,7 @@ def test_a_long_one_yields_to_the_one_promoted_meanwhile(
             with pair.lab.probe(flows(pair)) as probe:
                 woken = pause(old, seconds, hangs=hangs)
                 pair.settles()
-                time.sleep(SLACK * ANNOUNCED_S / 2)
+                time.sleep(1.5 * ANNOUNCED_S)
             lived = out.alive(RETRANSMISSION_S) + inward.alive(RETRANSMISSION_S)
             after = {router.name: [e for e in pair.entered(router) if e.at >= woken] for router in pair.routers}
             yielded = pair.yielded(old, woken)

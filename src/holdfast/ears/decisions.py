@@ -93,7 +93,7 @@ class Decisions:
         if fault and not before:
             self._why = _LINK if dark else _GATEWAY if silent else _STUCK
             alerts.alert(self.root, [f"this router yields to its peer: {self._why}"])
-        if fault == own.fault or (not fault and leaving(own, now)):
+        if fault == own.fault or (not fault and (leaving(own, now) or own.moving)):
             return own
         return own._replace(fault=fault) if self._track("fault", int(fault)) else own
 
@@ -139,7 +139,8 @@ class Decisions:
         known = self._known
         if hello.nics is not None:
             there = hello.nics.get(segment)
-            known = (there.address, there.mac) if there else ("", "")
+            # One that has left the segment says nothing there: nobody else may in its stead.
+            known = (there.address, there.mac) if there else known
         document = {
             "name": hello.name, "address": known[0], "mac": known[1], "device": pair.segment, "role": hello.role,
             "term": hello.term, "ground": hello.ground, "moving": hello.moving, "release": hello.release,

@@ -88,7 +88,7 @@ class PeerEar:
         if kind is Kind.FRESH:
             self._last = data
             self.decided.faces[network] = now
-            self.passwords.hear(hello.acks)
+            self.passwords.hear(peer.in_networks(hello.acks, self.pair.faces if self.pair else ()))
         elif kind is Kind.THIRD and now - self._third >= _THIRD_S:
             self._third = now
             alerts.alert(self.root, [f"a third router, {hello.name}, speaks with this pair's secret"])

@@ -57,7 +57,7 @@ class Gateways:
     def __init__(self) -> None:
         self._ears: dict[tuple[str, str, str], socket.socket] = {}
         self._spoke: dict[tuple[str, str, str], float] = {}
-        self._asked = -inf
+        self._asked = self._stepped = -inf
 
     def keep(self, pair: Pair | None, *, serving: bool) -> None:
         """Have an ear for each gateway on its device, none where nobody asked for it or this router does not serve."""
@@ -74,8 +74,10 @@ class Gateways:
 
     def step(self, now: float) -> bool | None:
         """Listen, ask where it is time to, and say whether all speak; None where not all have spoken yet."""
+        asleep, self._stepped = now - self._stepped > 2 * ASK_S, now
         for name, ear in self._ears.items():
-            if _heard(ear, name[1]):
+            # Who was not asked has not kept silent: this agent may have stood still.
+            if _heard(ear, name[1]) or (asleep and name in self._spoke):
                 self._spoke[name] = now
         if self._ears and now - self._asked >= ASK_S:
             self._asked = now

@@ -59,15 +59,13 @@ def _pair(router: Router) -> Pair:
 
 
 def _key(boot: BootLine) -> str:
-    """What both routers derive alike, and no other pair does.  An isolated network's routers are told no secret: there
-    the key keeps pairs apart, as keepalived's password does, and no tenant out.
+    """What both routers derive alike.  An isolated network's routers are told no secret: there the key keeps networks
+    apart, as keepalived's password does, and no tenant out.
+
+    Only of what lasts as long as the network: two that were told different things of anything else must still meet.
     """
-    public = [nic.address for nic in boot.nics if nic.number == _PUBLIC] if boot.guest_gateway else []
-    known = [boot.secrets.get("router_password", ""), str(boot.pair), boot.vpccidr, boot.guest_gateway, *public]
+    known = [boot.secrets.get("router_password", ""), str(boot.pair), boot.vpccidr, boot.guest_gateway]
     return sha256("\0".join(("holdfast hello", *known)).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-_PUBLIC = 2  # where an isolated router's public nic stands in the boot line; both routers have its address
 
 
 def _digests(router: Router, key: bytes) -> tuple[dict[str, str], dict[str, dict[str, str]]]:

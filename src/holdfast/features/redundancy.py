@@ -57,19 +57,15 @@ def contribute(_bag: None, router: Router) -> Iterator[Claim]:
 def _election(segment: Interface, router: Router) -> str:
     boot = router.boot
     others = [face for face in router.interfaces if face.device and face.virtual and face.nic != segment.nic]
-    # On isolated networks the two are told no secret: they derive one from what both know.
-    public = [nic.address for nic in boot.nics if nic.number == _PUBLIC]
     return keepalived.configuration(
         device=segment.device,
         vrid=keepalived.vrid(boot.pair),
-        password=keepalived.password(boot.secrets.get("router_password", ""), segment.virtual, *public),
+        # On isolated networks the two are told no secret: they derive one from what both know, and what never changes.
+        password=keepalived.password(boot.secrets.get("router_password", ""), segment.virtual),
         gateway=_virtual(segment),
         others=[_virtual(face) for face in sorted(others, key=lambda face: number(face.virtual))],
         advert_s=router.advert_s,
     )
-
-
-_PUBLIC = 2  # where an isolated router's public nic stands in the boot line; both routers have its address
 
 
 def _virtual(face: Interface) -> Virtual:
