@@ -419,6 +419,7 @@ class World:
         monkeypatch.setattr(upgrade, "systemd_runs", lambda: True)
         monkeypatch.setattr(upgrade, "locked", contextlib.nullcontext)
         monkeypatch.setattr(upgrade, "run", self.run)
+        monkeypatch.setattr(upgrade, "capture", self.run)
 
     def run(self, argv: list[str], *, timeout_s: float = 0) -> str:
         assert timeout_s >= 0
@@ -444,6 +445,17 @@ def test_only_what_has_changed_is_restarted(world: World) -> None:
 
     assert upgrade.current(world.home) == world.two
     assert world.log == ["daemon-reload", "try-restart -- b.service", "converge"]
+
+
+@pytest.mark.parametrize("unit", sorted(upgrade.PAIRED))
+def test_who_serves_for_a_pair_hands_over_before_its_daemons_restart(world: World, unit: str) -> None:
+    (world.one / "parts").write_text(f"1 a.service\n2 {unit}\n")
+    (world.two / "parts").write_text(f"2 a.service\n3 {unit}\n")
+
+    upgrade.switch(world.home, world.two)
+
+    restarts = ["try-restart -- a.service", f"try-restart -- {unit}"]
+    assert world.log == ["daemon-reload", "handover", *restarts, "converge"]
 
 
 def test_a_version_that_cannot_read_what_is_stored_is_not_switched_to(world: World) -> None:

@@ -18,12 +18,14 @@ from holdfast.drivers.unit import systemd_runs
 from holdfast.errors import Degraded, Failed, HoldfastError, Rejected
 from holdfast.lock import locked
 from holdfast.meaning import Meaning, differences, meaning, shown
-from holdfast.run import run
+from holdfast.run import capture, run
 from holdfast.session import Session
 
 HOME = Path("/opt/holdfast")
 COMMAND = "/usr/sbin/holdfast"
 VERBS = ("meaning", "check", "switch")
+PAIRED = frozenset({"conntrackd.service", "keepalived.service"})
+"""What a router that serves for a pair does not restart under its guests: its peer serves first."""
 _TIMEOUT_S = 600.0
 
 
@@ -161,6 +163,9 @@ def _restart(before: Path, after: Path) -> None:
     units = changed(_parts(before), _parts(after))
     if units:
         _say([f"restarting if it runs: {unit}" for unit in units])
+        if PAIRED.intersection(units):
+            # While the agent knows its peer, and before connections are told anew: else some of them are lost.
+            capture([COMMAND, "handover"], timeout_s=_TIMEOUT_S)  # a router that serves alone goes on
         for unit in units:  # one after the other, in the order in which they are written down
             run(["systemctl", "try-restart", "--", unit], timeout_s=_TIMEOUT_S)
 
