@@ -1,6 +1,7 @@
 """What a pair's guests notice of a happening: packets by the millisecond, a thousand connections, announcements."""
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple, Self
 
-from pair import ADVERT_S, FAR, IsolatedPair, Pair
+from pair import ADVERT_S, FAR, Entry, IsolatedPair, Pair
 from slack import SLACK, SOAK
 from streams import Busy, Streams
 
@@ -28,6 +29,8 @@ FAST_DETECTION_S = 0.5  # with adverts of a tenth of a second
 PLANNED_S = 0.1
 UNPLANNED_S = DETECTION_S + 0.1
 HEALED_S = 3.0 * ADVERT_S
+TWO_S = ADVERT_S + 0.1
+"""For how long two may be master where they hear each other."""
 IDLE, FORWARDED, BUSY, BUSY_INWARD = 600, 300, 60, 40
 FLOWS = IDLE + FORWARDED + BUSY + BUSY_INWARD
 RETRANSMISSION_S = 10.0
@@ -43,6 +46,10 @@ def flows(pair: IsolatedPair) -> list[Flow]:
         Flow(pair.web1, pair.world, 6001, "new", FAR),
         Flow(pair.world, pair.web1, 5002, address=pair.forwards, source_address=FAR),
     ]
+
+
+Span = tuple[float, float]
+"""From, to, by the machine's clock."""
 
 
 class Seen(NamedTuple):
@@ -136,6 +143,24 @@ def truth(pair: Pair, master: Router) -> None:
             assert router.active("dnsmasq.service") == (router is master)
             assert router.active("keepalived.service")
             assert router.active("conntrackd.service")
+
+
+def reigns(entries: Sequence[Entry], until: float) -> list[Span]:
+    """When a router was master: from, to."""
+    ends = [*(entry.at for entry in entries), until][1:]  # one that has booted holding back has entered nothing yet
+    return [(entry.at, end) for entry, end in zip(entries, ends, strict=True) if entry.word == "MASTER"]
+
+
+def overlap_and_gap(reigned: Sequence[Sequence[Span]], since: float, until: float) -> tuple[float, float]:
+    """Seconds of a span in which two were master at a time, and the longest stretch in which nobody was."""
+    edges = sorted({since, until, *(at for one in reigned for span in one for at in span if since < at < until)})
+    both, gap, longest = 0.0, 0.0, 0.0
+    for start, end in itertools.pairwise(edges):
+        masters = sum(any(first <= start < last for first, last in one) for one in reigned)
+        both += (end - start) * (masters > 1)
+        gap = gap + end - start if masters == 0 else 0.0
+        longest = max(longest, gap)
+    return both, longest
 
 
 class Announced(NamedTuple):

@@ -269,9 +269,13 @@ def test_replays_keep_nobody_from_meeting(tmp_path: Path) -> None:
 def test_acknowledged_passwords_reach_the_other_router_and_stay(tmp_path: Path, tell: Callable[[str], None]) -> None:
     with world(tmp_path) as made:
         one, two = made.ears
+        for ear in made.ears:
+            face = {"network": "10.71.0.0/16", "device": "eth0", "address": f"10.71.0.{ear.number}", "prefix": 24}
+            ear.pair(faces=[face])
         told = {f"10.71.{n // 250}.{n % 250 + 2}": 1 + n % 7 for n in range(2000)}
         path = one.root / receipts.PATH.lstrip("/")
-        path.write_bytes(b"".join(receipts.render("acknowledged", *one_of) for one_of in told.items()))
+        nobodys = {"192.0.2.9": 3}
+        path.write_bytes(b"".join(receipts.render("acknowledged", *one_of) for one_of in (told | nobodys).items()))
         one.start()
         two.start()
         took = until(lambda: pair_files.acknowledged_there(two.root) == told, 60.0)

@@ -16,12 +16,15 @@ from failover import (
     IDLE,
     PLANNED_S,
     RUNS,
+    TWO_S,
     UNPLANNED_S,
     Ears,
     flows,
     lost,
     measured,
     outage_s,
+    overlap_and_gap,
+    reigns,
     repeated,
     serves_guests,
     taken_over,
@@ -78,8 +81,14 @@ def test_of_two_that_boot_at_the_same_moment_one_serves(pair: IsolatedPair, tell
         pair.boot()
         master = pair.master
         firsts = [entry.at - began for entry in pair.entered(master) if entry.word == "MASTER"]
-        tell(f"master {min(firsts):.2f} s after power on, {pair.elections()} states entered by both")
         pair.ready()
+        now = time.time()
+        both, _ = overlap_and_gap([reigns(pair.entered(router), now) for router in pair.routers], began, now)
+        tell(
+            f"master {min(firsts):.2f} s after power on, {pair.elections()} states entered by both, two masters for"
+            f" {both * 1000:.0f} ms"
+        )
+        assert both <= SLACK * TWO_S
         truth(pair, master)
         serves_guests(pair, master)
 

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import pytest
-from failover import RUNS, lost, outage_s, repeated
-from pair import ADVERT_S, FAR, Entry, VpcPair, vpc_pair
+from failover import RUNS, lost, outage_s, overlap_and_gap, reigns, repeated
+from pair import ADVERT_S, FAR, VpcPair, vpc_pair
 from slack import SOAK
 from streams import Streams
 
@@ -73,35 +73,12 @@ def test_a_tier_comes_and_goes_unnoticed_by_the_others(pair: VpcPair, tier: int,
         assert lost(counts) == [0] * len(counts)
 
 
-Span = tuple[float, float]
-
-
 class Moved(NamedTuple):
     """For how long both were master, or neither, by keepalived's journal; and the guests' longest outage."""
 
     both_s: float
     neither_s: float
     outage_s: float
-
-
-def reigns(entries: Sequence[Entry], until: float) -> list[Span]:
-    """When a router was master: from, to."""
-    ends = [*(entry.at for entry in entries), until][1:]  # one that has booted holding back has entered nothing yet
-    return [(entry.at, end) for entry, end in zip(entries, ends, strict=True) if entry.word == "MASTER"]
-
-
-def overlap_and_gap(
-    reigned: Sequence[Sequence[tuple[float, float]]], since: float, until: float
-) -> tuple[float, float]:
-    """Seconds of a span in which two were master at a time, and the longest stretch in which nobody was."""
-    edges = sorted({since, until, *(at for one in reigned for span in one for at in span if since < at < until)})
-    both, gap, longest = 0.0, 0.0, 0.0
-    for start, end in itertools.pairwise(edges):
-        masters = sum(any(first <= start < last for first, last in one) for one in reigned)
-        both += (end - start) * (masters > 1)
-        gap = gap + end - start if masters == 0 else 0.0
-        longest = max(longest, gap)
-    return both, longest
 
 
 def watch(pair: VpcPair, order: Sequence[int], apart_s: float, step: Callable[[int], None]) -> Moved:
