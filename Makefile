@@ -40,7 +40,7 @@ check: setup  ## lint, types and the tests that need neither root nor a network
 lab: setup  ## the tests that build routers out of namespaces (root)
 	@echo "== lab tests"
 	@$(PYTEST) -n 4 --dist loadfile -m "lab and not soak and not alone and not appliance"
-	@$(PYTEST) -n 2 --dist loadfile -m "lab and not soak and alone and pair"
+	@$(PYTEST) -n 2 --dist loadfile -m "lab and not soak and alone and pair and not appliance"
 	@$(PYTEST) -m "lab and not soak and alone and not pair and not appliance"
 
 .PHONY: appliance

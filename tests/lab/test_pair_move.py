@@ -167,6 +167,7 @@ def held(router: Router) -> bool:
     return router.read("/run/holdfast/vrrp/hold").strip() not in ("", "0")
 
 
+@pytest.mark.appliance
 @pytest.mark.parametrize("taken_back", [True, False], ids=["taken-back", "told-to-the-other-too"])
 def test_a_router_that_boots_on_other_ground_serves_beside_nobody(
     pair: VpcPair, tell: Callable[[str], None], *, taken_back: bool

@@ -113,6 +113,7 @@ def _malformed(router: Router) -> int:
     return sum(int(word) for line in text.splitlines() if "alformed" in line for word in line.split() if word.isdigit())
 
 
+@pytest.mark.appliance
 def test_two_that_were_told_different_things_say_which(pair: IsolatedPair, tell: Callable[[str], None]) -> None:
     rule = {"rules": [pair.opened(9, "tcp", 4433)], "type": "firewallrules"}
     began = time.monotonic()

@@ -256,6 +256,7 @@ class Link(Beside):
                 self.down_ns = time.time_ns()
 
 
+@pytest.mark.appliance
 def test_who_yields_to_one_that_serves_stops_at_once(pair: IsolatedPair, tell: Callable[[str], None]) -> None:
     """The agent does not run: it would take some tenths of a second, with two outer links of one MAC up meanwhile."""
     took = []
@@ -298,6 +299,7 @@ def test_one_that_hangs_is_killed_and_comes_back(unit: str, which: int, pair: Is
         assert pair.master is master
 
 
+@pytest.mark.appliance
 def test_a_keepalived_that_takes_no_text_is_ended_and_comes_back(
     pair: IsolatedPair, tell: Callable[[str], None]
 ) -> None:

@@ -125,7 +125,7 @@ def parts(steps: list[Step]) -> list[list[Step]]:
     ]
 
 
-@pytest.mark.parametrize("version", ["4.22", "4.6.1"])
+@pytest.mark.parametrize("version", ["4.22", pytest.param("4.6.1", marks=pytest.mark.appliance)])
 def test_every_step_of_a_shared_network_leaves_nothing_to_do_and_a_power_cut_changes_nothing(version: str) -> None:
     with site("basic") as made:
         steps = begin(made, story(version, "S4"))
