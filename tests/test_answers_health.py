@@ -347,6 +347,31 @@ def test_gateways_are_asked_at_once_so_several_dead_ones_have_failed(
     assert time.monotonic() - began < 9  # one after the other: 21.6
 
 
+def test_sixty_four_dead_gateways_are_told_within_the_time_of_a_check(
+    router: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    programs(router, monkeypatch, ping="sleep 1; exit 1")
+    addresses = " ".join(f"192.0.2.{number}" for number in range(1, 65))
+    ask(router, basic_min=3, data={"gateways": f"gatewaysIps={addresses} "})
+
+    found = {check.name: (check.success, check.message) for check in read(router, capsys, "true").checks}
+
+    assert found["gateways_check.py"][0] == FAILED
+    assert found["gateways_check.py"][1].startswith("64 of 64 gateways missing: ")
+
+
+def test_a_ping_that_does_not_end_says_nothing_of_a_gateway(
+    router: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    programs(router, monkeypatch, ping="trap '' TERM; exec sleep 60")
+    ask(router, basic_min=3, data={"gateways": "gatewaysIps=192.0.2.1 "})
+
+    found = {check.name: (check.success, check.message) for check in read(router, capsys, "true").checks}
+
+    assert found["gateways_check.py"][0] == UNKNOWN
+    assert "ping does not end" in found["gateways_check.py"][1]
+
+
 def test_the_unit_has_room_for_all_that_ask_at_once() -> None:
     unit = (Path(__file__).parents[1] / "system/holdfast-health.service").read_text()
     (most,) = re.findall(r"^TasksMax=(\d+)$", unit, re.MULTILINE)

@@ -170,6 +170,8 @@ def test_a_peer_that_falls_silent_is_told_so_and_joined_again(three: list[Side])
     try:
         silent = f"{WEST.public}:11:IPsec SA not found;Site-to-site VPN have not connected;the peer does not answer&"
         eventually(lambda: east.check(WEST) == silent, "the silent peer is named", 60)
+        done = east.router.run("checks2svpn.sh", WEST.public)
+        assert (done.code, done.text) == (11, silent.removeprefix(f"{WEST.public}:11:").replace("&", "\n"))
     finally:
         west.lab.heal(west.public)
     east.is_joined(WEST)

@@ -30,14 +30,17 @@ from holdfast.health import (
     without_lease,
     without_name,
 )
-from holdfast.run import CommandFailed, capture, run
+from holdfast.run import STOPPED, CommandFailed, capture, run
 from holdfast.scripts import read
 from holdfast.scripts.version import version
 from holdfast.texts import is_host_name, is_ipv4
 
 LOOK_S = 0.5
-_PING = ("ping", "-n", "-q", "-c", "1", "-W", "1")
+_SILENT_S = 1
+_PING = ("ping", "-n", "-q", "-c", "1", "-W", str(_SILENT_S))
 _TRIES = 3
+_ASKED_S = 4.0
+"""How long gateways may be asked again: a check has five seconds."""
 _AT_ONCE = 28
 """How many gateways are asked together: each takes a thread and a program, and the unit may have 64 of both."""
 Check = Callable[[Asked, Path], Outcome | None]
@@ -82,18 +85,26 @@ def gateways(asked: Asked, _root: Path) -> Outcome | None:
         return None
     text = asked.data.get("gateways", "").rstrip(";").partition("=")[2]
     wanted = [word for word in text.split() if is_ipv4(word)]
-    left = wanted
+    left, ends = wanted, time.monotonic() + _ASKED_S
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for _ in range(_TRIES if left else 0):
+        for turn in range(_TRIES):
+            # All are asked once; those that are silent again only while there is time: an answer too late is none.
+            if not left or (turn and time.monotonic() + _rounds(left) * _SILENT_S > ends):
+                break
             answers = list(pool.map(_answers, left))
             left = [address for address, answered in zip(left, answers, strict=True) if not answered]
-            if not left:
-                break
     return missing("gateways", [f"{address} does not answer" for address in left], len(wanted))
 
 
+def _rounds(addresses: list[str]) -> int:
+    return -(-len(addresses) // _AT_ONCE)
+
+
 def _answers(address: str) -> bool:
-    return not capture([*_PING, address], timeout_s=2).code
+    code = capture([*_PING, address], timeout_s=2 * _SILENT_S).code
+    if code == STOPPED:
+        raise CommandFailed("ping does not end, so nothing is known of the gateways")
+    return not code
 
 
 def router_version(asked: Asked, root: Path) -> Outcome | None:
