@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from holdfast.agent import Answer
 from holdfast.ears.acknowledged import KEEP, Passwords
 from holdfast.ears.decisions import Decisions
 from holdfast.errors import Failed, Rejected
-from holdfast.peer import Hello, Pair, Peer, Sent
+from holdfast.peer import Face, Hello, Here, Pair, Peer, Sent
 from holdfast.session import Session
 from holdfast.verdict import STUCK_S, UNABLE_S, Links
 
@@ -318,6 +319,23 @@ def test_who_hears_its_peer_serve_on_other_ground_holds_itself_back_and_says_so(
 
 
 # What is told is no command to whoever reads it, and waits for no disk.
+
+
+def test_a_peer_that_has_left_the_segment_leaves_it_to_nobody_else(tmp_path: Path) -> None:
+    decided, segment = Decisions(tmp_path, 0.0), "10.71.1.0/24"
+    here = Pair(key="00", segment="eth2", faces=(Face(segment, "eth2", "10.71.1.1", 24),))
+
+    def known(now: float, nics: dict[str, Here]) -> tuple[str, str]:
+        hello = Hello(name="r-2-VM", role="BACKUP", nics=nics)
+        list(decided.tell(pair_files.own(tmp_path), here, Peer(hello, now, Sent(now, "", 0)), now))
+        left = pairing.peer(tmp_path, inf)
+        return left["address"], left["mac"]
+
+    there = ("10.71.1.2", "02:00:47:00:00:02")
+    assert known(1.0, {segment: Here("eth3", *there)}) == there
+    assert known(2.0, {"10.71.2.0/24": Here("eth4", "10.71.2.2", there[1])}) == there
+    other = ("10.71.1.9", "02:00:47:00:00:09")
+    assert known(3.0, {segment: Here("eth3", *other)}) == other, "it was made anew"
 
 
 def test_an_alert_holds_nothing_that_commands_a_terminal(tmp_path: Path) -> None:
