@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 from pair import ADVERT_S, FAR, Entry, IsolatedPair, Pair
 from slack import SLACK, SOAK
@@ -29,6 +29,7 @@ FAST_DETECTION_S = 0.5  # with adverts of a tenth of a second
 PLANNED_S = 0.1
 UNPLANNED_S = DETECTION_S + 0.1
 HEALED_S = 3.0 * ADVERT_S
+Value = TypeVar("Value")
 TWO_S = ADVERT_S + 0.1
 """For how long two may be master where they hear each other."""
 IDLE, FORWARDED, BUSY, BUSY_INWARD = 600, 300, 60, 40
@@ -82,22 +83,33 @@ def outage_s(counts: Sequence[Count]) -> float:
 
 
 def watch(pair: IsolatedPair, happening: Callable[[], object]) -> Seen:
-    """Let something happen while packets are counted and a thousand connections are open; a void run is repeated."""
+    """Let something happen while packets are counted and a thousand connections are open."""
+    return counted(lambda: _seen(pair, happening))
+
+
+def _seen(pair: IsolatedPair, happening: Callable[[], object]) -> Seen | None:
+    pair.ready()
+    with ExitStack() as opened:
+        idle = opened.enter_context(Streams(pair.web1, pair.world, FAR, 7000, IDLE))
+        forwarded = opened.enter_context(Streams(pair.world, pair.web1, pair.forwards, 5003, FORWARDED))
+        out = opened.enter_context(Streams(pair.web1, pair.world, FAR, 7001, BUSY))
+        inward = opened.enter_context(Streams(pair.world, pair.web1, pair.forwards, 5004, BUSY_INWARD))
+        pair.told_of(idle, forwarded, out, inward)
+        with Busy(out, inward) as busy, pair.lab.probe(flows(pair)) as probe:
+            time.sleep(0.3)
+            happening()
+        lived = idle.alive(RETRANSMISSION_S) + forwarded.alive(RETRANSMISSION_S)
+    if probe.void:
+        return None
+    alive = lived + BUSY + BUSY_INWARD - busy.broken
+    return Seen(probe.counts, outage_s(probe.counts), alive, max(busy.stalls_s))
+
+
+def counted(once: Callable[[], Value | None]) -> Value:
+    """What a run found whose packets count; a void one, which finds None, is repeated at most twice.  LabError."""
     for _ in range(3):
-        pair.ready()
-        with ExitStack() as opened:
-            idle = opened.enter_context(Streams(pair.web1, pair.world, FAR, 7000, IDLE))
-            forwarded = opened.enter_context(Streams(pair.world, pair.web1, pair.forwards, 5003, FORWARDED))
-            out = opened.enter_context(Streams(pair.web1, pair.world, FAR, 7001, BUSY))
-            inward = opened.enter_context(Streams(pair.world, pair.web1, pair.forwards, 5004, BUSY_INWARD))
-            pair.told_of(idle, forwarded, out, inward)
-            with Busy(out, inward) as busy, pair.lab.probe(flows(pair)) as probe:
-                time.sleep(0.3)
-                happening()
-            lived = idle.alive(RETRANSMISSION_S) + forwarded.alive(RETRANSMISSION_S)
-        if not probe.void:
-            alive = lived + BUSY + BUSY_INWARD - busy.broken
-            return Seen(probe.counts, outage_s(probe.counts), alive, max(busy.stalls_s))
+        if (found := once()) is not None:
+            return found
     raise LabError("the control flow lost packets in three runs: this machine is too busy to measure")
 
 

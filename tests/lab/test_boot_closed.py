@@ -160,6 +160,7 @@ def _booted(around: Around, packets: dict[str, dict[int, Raw]]) -> tuple[int, in
         assert around.site.plan()["changes"] == []
         heard = sum(int(router.read(f"/sys/class/net/eth{n}/statistics/rx_packets")) for n in range(3))
     assert [f"{name}: {everything[n]}" for name, side in sides.items() for n in sorted(side.came - allowed)] == []
+    assert heard, "a boot that hears nothing proves nothing, however often it is repeated"
     return during, heard
 
 

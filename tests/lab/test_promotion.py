@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
+from math import ceil
 
 import pytest
 from pair import FAR, IsolatedPair, isolated_pair
+from slack import SLACK, SOAK
 from streams import Streams
 from threads import Beside, in_network
 from watching import socket_in
@@ -23,10 +25,7 @@ from holdfast.role_report import is_up
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone, pytest.mark.pair]
 
-SOAK = os.environ.get("HOLDFAST_SOAK") == "1"
 RUNS = 20 if SOAK else 3
-SLACK = 1 if SOAK else 3
-"""This machine may be so much slower than what is promised; what it measured is printed."""
 PROMOTION_MS = 60
 PLANNED_MS = 100
 SIZES = (1_000, 10_000, 100_000) if SOAK else (10_000,)
@@ -143,7 +142,7 @@ def measured(pair: IsolatedPair, tell: Callable[[str], None], case: str, *, conv
             if converges:
                 pair.ready()
         lived = streams.alive(10)
-    middle, late = statistics.median(took), sorted(took)[int(0.95 * (len(took) - 1))]
+    middle, late = statistics.median(took), sorted(took)[ceil(0.95 * len(took)) - 1]
     tell(f"promotion, {case}: median {middle:.0f} ms, p95 {late:.0f} ms, {[round(one) for one in took]}")
     assert lived == STREAMS
     assert max(middle, late) <= PROMOTION_MS * SLACK
@@ -223,7 +222,7 @@ def test_a_planned_stop_asks_the_peer_to_take_over_first(pair: IsolatedPair, tel
     assert all(words == ["FAULT", "BACKUP", "BACKUP"] for words in order), (
         f"it stepped back before it was stopped: {order}"
     )
-    assert statistics.median(gaps) <= PLANNED_MS * SLACK
+    assert max(gaps) <= PLANNED_MS * SLACK
 
 
 def test_a_stale_batch_is_refused_and_the_agent_does_it(pair: IsolatedPair) -> None:
