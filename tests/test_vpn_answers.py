@@ -173,14 +173,47 @@ def test_a_conversation_that_breaks_off_is_an_error(answers: list[bytes], tmp_pa
 def test_a_gateway_known_by_its_name_costs_no_other_its_answer(
     answers: list[bytes], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    answers += [packet(5), packet(7, b"\x08list-sa") + packet(1), packet(5)]
-    answers += [packet(5), packet(7, b"\x09list-conn" + encode({NAME: {"children": {}}})) + packet(1), packet(5)]
+    answers += listing() * 2
 
     assert checkbatchs2svpn(["vpn.branch.example", PEER], tmp_path) == 0
 
     found = batch(capsys.readouterr().out)
     assert found["vpn.branch.example"] == (False, "IPsec SA not found;there is no VPN to this peer")
     assert found[PEER][1].startswith("IPsec SA not found;Site-to-site VPN have not connected")
+
+
+def listing(*joined: str) -> list[bytes]:
+    """Charon's answers to who asks for its connections and what is up, of one tunnel with these networks joined."""
+    children = {name: {"name": name, "state": "INSTALLED"} for name in joined}
+    up = encode({NAME: {"state": "ESTABLISHED", "child-sas": children}})
+    conn = encode({NAME: {"children": {NAME: {}}}})
+    sas = (
+        [packet(5), packet(7, b"\x07list-sa" + up) + packet(1), packet(5)]
+        if joined
+        else [packet(5), packet(1), packet(5)]
+    )
+    return [*sas, packet(5), packet(7, b"\x09list-conn" + conn) + packet(1), packet(5)]
+
+
+def test_a_tunnel_that_is_missing_from_one_listing_is_looked_at_again(
+    answers: list[bytes], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """While charon replaces an exchange of keys neither the old one's networks nor the new one may be listed."""
+    answers += listing() + listing(NAME)
+
+    assert checks2svpn([PEER], tmp_path) == 0
+    assert capsys.readouterr().out == "IPsec SA found;Site-to-site VPN have connected\n"
+    assert answers == []
+
+
+def test_a_tunnel_that_is_up_is_looked_at_once(
+    answers: list[bytes], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    answers += [*listing(NAME), *listing()]
+
+    assert checks2svpn([PEER], tmp_path) == 0
+    assert capsys.readouterr().out == "IPsec SA found;Site-to-site VPN have connected\n"
+    assert answers == listing()
 
 
 def test_what_is_neither_address_nor_name_is_refused(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """checks2svpn.sh and checkbatchs2svpn.sh: whether site-to-site tunnels are up, as charon itself tells."""
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from holdfast.answers.checks2svpn import CONNECTED, SILENT, Found, Tunnel, found, item, tunnels
+from holdfast.answers.checks2svpn import NOT_CONNECTED, SILENT, Found, Tunnel, found, item, tunnels
 from holdfast.scripts import refuse, words
 from holdfast.swanctl import UNIT, peer_of
 from holdfast.texts import is_host_name, is_ipv4
@@ -12,6 +13,8 @@ from holdfast.vici import Vici
 
 _TIMEOUT_S = 5.0
 _LINES = "100"
+_AGAIN_S = 0.2
+"""After this a tunnel that did not look joined is looked at once more."""
 
 
 def checks2svpn(argv: Sequence[str], root: Path = Path("/")) -> int:
@@ -40,20 +43,27 @@ def _is_peer(word: str) -> bool:
 
 
 def _look(peers: Sequence[str], root: Path) -> list[Found]:
-    known: list[Tunnel] | None
     try:
         with Vici(root, _TIMEOUT_S) as vici:
-            known = tunnels(vici.stream("list-conns", "list-conn"), vici.stream("list-sas", "list-sa"))
+            known = _known(vici)
+            answers = {peer: found(peer, known) for peer in peers}
+            down = [peer for peer in answers if answers[peer].code == NOT_CONNECTED]
+            if down:
+                # While charon replaces an exchange of keys its list may hold neither the old one's networks nor the new
+                # one: who says that a joined tunnel is not alarms its owner.
+                time.sleep(_AGAIN_S)
+                known = _known(vici)
     except TimeoutError:
         return [SILENT] * len(peers)
     except OSError:
-        known = None
-    answers = [found(peer, known) for peer in peers]
-    if known and any(answer.code != CONNECTED for answer in answers):
-        down = [one for one in known if one.joined < one.wanted and peer_of(one.name) in peers]
-        log = {one.name: _said(one.name) for one in down}
-        answers = [found(peer, known, log) for peer in peers]
-    return answers
+        return [found(peer, None) for peer in peers]
+    log = {one.name: _said(one.name) for one in known if one.joined < one.wanted and peer_of(one.name) in down}
+    answers |= {peer: found(peer, known, log) for peer in down}
+    return [answers[peer] for peer in peers]
+
+
+def _known(vici: Vici) -> list[Tunnel]:
+    return tunnels(vici.stream("list-conns", "list-conn"), vici.stream("list-sas", "list-sa"))
 
 
 def _said(name: str) -> list[str]:
