@@ -1,6 +1,7 @@
 """What a router of a pair leaves for its ears: the same on both, but for what is each one's own."""
 
 import time
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,44 @@ def test_an_isolated_networks_pair() -> None:
     assert isolated(here, guestgw="10.71.0.254").key != one.key
     # An operator may give a network another source NAT address: the router that is made anew must meet the old one.
     assert isolated(here, eth2ip="198.51.100.72").key == one.key
+
+
+def guarded(word: str, *users: str) -> list[Message]:
+    """What holds secrets of people's own choice."""
+    return [
+        {"type": "vpnuserlist", "vpn_users": [{"user": user, "password": word, "add": True} for user in users]},
+        {
+            "type": "remoteaccessvpn", "create": True, "vpn_server_ip": "203.0.113.71", "preshared_key": word,
+            "ip_range": "10.9.0.2-10.9.0.9", "local_ip": "10.9.0.1", "local_cidr": "10.71.0.0/24",
+            "public_interface": "eth2",
+        },
+        {"type": "vmdata", "vm_ip_address": "10.71.0.9", "vm_metadata": [
+            ["userdata", "user-data", b64encode(word.encode()).decode()], ["metadata", "vm-id", "9"],
+        ]},
+    ]  # fmt: skip
+
+
+HERE_ALONE = Facts((Nic("02:00:47:00:00:0e", "eth0"), Nic("1e:00:c6:33:64:47", "eth2")))
+
+
+def test_what_tenants_could_guess_is_in_no_digest_that_they_could_make() -> None:
+    """An isolated pair's key can be derived by whoever is in its network, and all of them hear its hellos."""
+    first: Message = {"type": "cmdline", "cmd_line": ISOLATED}
+    one, two = (pair([first, *guarded(word, "ann")], HERE_ALONE) for word in ("apple", "pear"))
+    assert {"vpnuserlist", "remoteaccessvpn", "vmdata"} <= one.digests.keys()
+    assert (one.digests, one.keys) == (two.digests, two.keys)
+
+    other = pair([first, *guarded("apple", "ann", "bob")], HERE_ALONE)
+    assert _apart(one.digests, other.digests) == {"vpnuserlist"}
+    assert _apart(one.keys["vpnuserlist"], other.keys["vpnuserlist"]) == {"bob"}
+    assert one.keys["remoteaccessvpn"].keys() == {"203.0.113.71"}
+
+
+def test_with_a_secret_of_its_own_a_pair_compares_secrets_as_well() -> None:
+    one, two = (pair([*ONE, *guarded(word, "ann")]) for word in ("apple", "pear"))
+
+    assert _apart(one.digests, two.digests) == {"vpnuserlist", "remoteaccessvpn", "vmdata"}
+    assert _apart(one.keys["vpnuserlist"], two.keys["vpnuserlist"]) == {"ann"}
 
 
 def test_a_pair_without_a_tier_says_so_and_a_router_alone_says_nothing() -> None:

@@ -23,6 +23,8 @@ PATH = "/run/holdfast/pair.json"
 _OWN = ("guest", "tier", "control")
 _NOT_SHARED = frozenset({"cmdline", "guestnetwork", "networkacl", "monitorservice"})
 """Bags that are compared in parts, or that tell of one router alone."""
+_GUESSED = frozenset({"passwords", "psk", "userdata"})
+"""Fields that may hold what a listener finds by trying, where tenants can derive the pair's key."""
 _GUESTS = frozenset({"dhcpentry", "vmdata", "vmpassword"})
 """Bags that are long, and say nothing of routers."""
 
@@ -72,12 +74,12 @@ def _digests(router: Router, key: bytes) -> tuple[dict[str, str], dict[str, dict
     """What both should know alike, by name, and by name and key.  What differs by nature is left out, and what is this
     router's own address, MAC or name within it stands for itself.
     """
-    own = _own(router)
+    own, secret = _own(router), "router_password" in router.boot.secrets
     found, keys = dict[str, str](), dict[str, dict[str, str]]()
-    for name, known in sorted(_alike(router), key=itemgetter(0)):
-        mine = [] if name in _GUESTS else own
+    for name, alike in sorted(_alike(router), key=itemgetter(0)):
+        mine, known = [] if name in _GUESTS else own, alike if secret else _without_guessed(alike)
         found[name] = _digest(key, name, known, mine)
-        parts = _parts(known)
+        parts = _parts(known, fields=isinstance(alike, Struct))
         if len(parts) <= apart.MOST:
             keys[name] = {part: _digest(key, name, held, mine) for part, held in parts.items()}
     return found, keys
@@ -88,14 +90,32 @@ def _digest(key: bytes, name: str, known: Any, own: list[bytes]) -> str:
     return peer.digest(key, name, _same(text, own))
 
 
-def _parts(known: Any) -> dict[str, Any]:
+def _parts(known: Any, *, fields: bool) -> dict[str, Any]:
     """The keys of something: of its mappings, else its fields, or what it lists."""
     if isinstance(known, Struct):
-        found: dict[str, Any] = {}
-        for field, held in msgspec.structs.asdict(known).items():
-            found |= {str(key): part for key, part in held.items()} if isinstance(held, dict) else {field: held}
-        return found
-    return known if isinstance(known, dict) else {str(item): "" for item in known}
+        known = msgspec.structs.asdict(known)
+    if not isinstance(known, dict):
+        return {str(item): "" for item in known}
+    found: dict[str, Any] = {}
+    for field, held in known.items():
+        inner = fields and isinstance(held, dict)
+        found |= {str(key): part for key, part in held.items()} if inner else {field: held}
+    return found
+
+
+def _without_guessed(known: Any) -> Any:
+    """The same without what may be guessed.  Of mappings the names stay: a user who is missing is still named."""
+    if isinstance(known, Struct):
+        known = msgspec.structs.asdict(known)
+    if isinstance(known, dict):
+        return {name: _names(held) if name in _GUESSED else _without_guessed(held) for name, held in known.items()}
+    if isinstance(known, list | tuple):
+        return [item for item in known if not (isinstance(item, str) and "stats auth" in item)]
+    return known
+
+
+def _names(held: Any) -> Any:
+    return dict.fromkeys(held, "") if isinstance(held, dict) else ""
 
 
 def _own(router: Router) -> list[bytes]:
