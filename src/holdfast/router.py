@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from holdfast.addresses import number, overlap
+from holdfast.addresses import number
 from holdfast.interface import PURPOSES, Interface
 from holdfast.settings import Settings
 from holdfast.shared import Alias, Aliases, BootLine, Host, Ips, Password, Tier, Tiers, VmMetadata
@@ -187,15 +187,7 @@ class Router(Struct, frozen=True, dict=True):
     def rivals(self) -> dict[str, str]:
         """Tiers that cannot be, by nic, and the nic of the older one whose network overlaps theirs."""
         bag: Tiers = self.config["guestnetwork"]
-        good: dict[str, Tier] = {}
-        rivals: dict[str, str] = {}
-        for nic, tier in bag.tiers.items():
-            older = next((other for other, held in good.items() if overlap(held.network, tier.network)), "")
-            if older:
-                rivals[nic] = older
-            else:
-                good[nic] = tier
-        return rivals
+        return bag.rivals()
 
     @cached_property
     def private_nics(self) -> frozenset[str]:

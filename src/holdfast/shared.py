@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from holdfast.addresses import network
+from holdfast.addresses import network, overlap
 
 
 class Data(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -98,6 +98,18 @@ class Tiers(Data, frozen=True, kw_only=True):
     """Tiers by nic (its MAC, or ethN where no MAC was known), oldest first."""
 
     tiers: dict[str, Tier] = {}
+
+    def rivals(self) -> dict[str, str]:
+        """Return those that cannot be, by nic, and the nic of the older one whose network overlaps theirs."""
+        good: dict[str, Tier] = {}
+        rivals: dict[str, str] = {}
+        for nic, tier in self.tiers.items():
+            older = next((other for other, held in good.items() if overlap(held.network, tier.network)), "")
+            if older:
+                rivals[nic] = older
+            else:
+                good[nic] = tier
+        return rivals
 
 
 class Alias(Data, frozen=True, kw_only=True):
