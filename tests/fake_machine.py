@@ -92,6 +92,7 @@ class FakeMachine:
         self.runs_services = runs_services
         self.acknowledged: dict[str, int] = {}
         self.ppp = True
+        self.names: dict[str, tuple[str, ...]] = {}
         self.held: dict[Key, Resource] = {}
         self.fails: dict[Key, str] = {}
         self.refuses: dict[Key, str] = {}
@@ -103,7 +104,7 @@ class FakeMachine:
         self.drivers: Sequence[Driver] = [FakeDriver(self, kinds) for kinds in GROUPS]
 
     def facts(self) -> Facts:
-        return Facts(self.nics, self.role, self.acknowledged, ppp=self.ppp)
+        return Facts(self.nics, self.role, self.acknowledged, ppp=self.ppp, names=self.names)
 
     def agreed(self, wanted: State) -> AbstractContextManager[None]:
         del wanted

@@ -37,18 +37,19 @@ WITH_PROGRAM = SCENARIOS / "cmdline" / "plain"
 
 
 class FactsFile(msgspec.Struct, forbid_unknown_fields=True):
-    """The nics as `name: MAC`, the role, the serials of passwords that guests have acknowledged, and PPP."""
+    """The nics as `name: MAC`, the role, the serials of passwords that guests have acknowledged, PPP, names."""
 
     nics: dict[str, str]
     role: Role = Role.ALONE
     acknowledged: dict[str, int] = {}
     ppp: bool = True
+    names: dict[str, tuple[str, ...]] = {}
 
 
 def read_facts(path: Path) -> Facts:
     given = msgspec.json.decode(path.read_bytes(), type=FactsFile)
     nics = tuple(Nic(mac, name) for name, mac in given.nics.items())
-    return Facts(nics, given.role, given.acknowledged, ppp=given.ppp)
+    return Facts(nics, given.role, given.acknowledged, ppp=given.ppp, names=given.names)
 
 
 class Stage:
@@ -68,6 +69,7 @@ class Stage:
             self.machine.unplug(nic.name)
         self.machine.nics, self.machine.role = facts.nics, facts.role
         self.machine.acknowledged, self.machine.ppp = facts.acknowledged, facts.ppp
+        self.machine.names = facts.names
 
     def send(self, path: Path) -> Answer:
         """Hand in one file the way it would come: a boot line at boot, a bundle, the nics' change, or a message."""
@@ -119,7 +121,7 @@ def test_scenario(case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def assert_path_forgotten(stage: Stage) -> None:
     """A machine that has seen nothing of the way, given the bags alone, ends the same."""
     fresh = FakeMachine(stage.machine.nics, stage.machine.role)
-    fresh.ppp = stage.machine.ppp
+    fresh.ppp, fresh.names = stage.machine.ppp, stage.machine.names
     agent.handle([], stage.session.store, fresh, cause="restore")
 
     assert observe(fresh.drivers, stage.wanted()) == observe(stage.machine.drivers, stage.wanted())

@@ -1,5 +1,6 @@
 """What charon, xl2tpd and pppd are told, as text; and the pairs of networks that the firewall is told of."""
 
+import json
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -12,17 +13,19 @@ from fake_machine import BOOT_LINE, NICS
 from holdfast import swanctl
 from holdfast.config import EMPTY, Config, decode, merge
 from holdfast.desired import desired
+from holdfast.errors import Rejected
+from holdfast.feature import Pending
 from holdfast.features.site_to_site import Site, Sites, contribute
 from holdfast.l2tp import chap_secrets
 from holdfast.nft import Element
 from holdfast.report import changes_json, changes_text, masked
 from holdfast.router import Facts, Router
-from holdfast.state import Change, Elements
+from holdfast.state import Change, Elements, File
 from holdfast.swanctl import Connection, Tunnel, digest, name_of, parse, peer_of, shared, tunnel
 
 TUNNEL = Tunnel(
-    "203.0.113.7", "203.0.113.7", "198.51.100.9", "10.7.0.0/16", ("192.168.1.0/24", "192.168.9.0/24"),
-    ("aes128-sha1-modp2048",), ("aes128-sha1",), 86400, 3600, "key",
+    "203.0.113.7", "203.0.113.7", "198.51.100.9", ("198.51.100.9",), "10.7.0.0/16",
+    ("192.168.1.0/24", "192.168.9.0/24"), ("aes128-sha1-modp2048",), ("aes128-sha1",), 86400, 3600, "key",
 )  # fmt: skip
 NAME = "vpn-203_0_113_7-198_51_100_9"
 
@@ -57,6 +60,72 @@ def test_names_lead_back_to_the_peer() -> None:
     assert swanctl.is_ours(swanctl.L2TP)
     assert not any(map(swanctl.is_ours, ("office", "vpn-office", "vpn-to-office", "vpn-1-2-3", "")))
     assert name_of("192.0.2.4", "192.0.2.7") != name_of("192.0.2.4", "192.0.2.70")
+
+
+NAMED = "Gw-1.Branch.example"
+
+
+def named(**more: Any) -> bytes:
+    return json.dumps({
+        "type": "site2sitevpn", "create": True, "local_public_ip": "198.51.100.20", "peer_gateway_ip": NAMED,
+        "local_guest_cidr": "10.31.0.0/24", "peer_guest_cidr_list": "192.168.1.0/24", "esp_policy": "aes128-sha1",
+        "ike_policy": "aes128-sha1;modp2048", "ipsec_psk": "key", **more,
+    }).encode()  # fmt: skip
+
+
+def test_a_name_leads_back_to_the_peer_as_well() -> None:
+    name = name_of("203.0.113.7", NAMED.lower())
+
+    assert peer_of(name) == NAMED.lower()
+    assert swanctl.is_ours(name)
+    # Ours begin with an address of ours; whatever else is called alike is the administrator's.
+    assert not any(map(swanctl.is_ours, ("vpn-office-branch_example", "vpn-203_0_113_7-", "vpn-203_0_113_7-1_2_3")))
+
+
+def test_a_peer_known_by_its_name_is_joined_where_it_is() -> None:
+    told = TUNNEL._replace(peer="gw.branch.example", addresses=("198.51.100.8", "198.51.100.9"))
+    read = parse(tunnel(told))
+    connections: Any = read["connections"]
+    secrets: Any = read["secrets"]
+    name = "vpn-203_0_113_7-gw_branch_example"
+
+    assert connections[name]["remote_addrs"] == "198.51.100.8,198.51.100.9"
+    assert connections[name]["remote"] == {"auth": "psk", "id": "%any"}
+    assert shared(secrets[f"ike-{name}"])[1] == [
+        "203.0.113.7", "gw.branch.example", "198.51.100.8", "198.51.100.9",
+    ]  # fmt: skip
+
+
+def test_without_an_address_a_name_waits_and_nothing_goes_in_the_open() -> None:
+    wanted = desired(config(named()), Facts(NICS))
+
+    assert [claim.part.waits_for for claim in wanted.pending if isinstance(claim.part, Pending)] == [
+        "an address of gw-1.branch.example"
+    ]
+    assert not [held for held in wanted.state.values() if isinstance(held, Connection)]
+    assert "tunnelled" in {held.set for held in wanted.state.values() if isinstance(held, Elements) and held.entries}
+    assert wanted.state["File", swanctl.NAMES] == File(swanctl.NAMES, '["gw-1.branch.example"]')
+
+
+def test_the_address_of_a_name_is_let_in() -> None:
+    facts = Facts(NICS, names={"gw-1.branch.example": ("203.0.113.8", "203.0.113.9")})
+    router = Router(config(named()), facts)
+    parts = [claim.part for claim in contribute(router.config["site2sitevpn"], router)]
+    (connection,) = [part for part in parts if isinstance(part, Connection)]
+
+    assert [part.key for part in parts if isinstance(part, Element) and part.set == "vpn_peer"] == [
+        "198.51.100.20 . 203.0.113.8", "198.51.100.20 . 203.0.113.9",
+    ]  # fmt: skip
+    assert connection.name == "vpn-198_51_100_20-gw-1_branch_example"
+    assert config(named(), named(create=False, peer_gateway_ip=NAMED.upper()))["site2sitevpn"] == Sites()
+
+
+@pytest.mark.parametrize(
+    "peer", ["", "1.2.3", "1.2.3.256", "a_b.example", "-a.example", "a..b", "a b", f"{'a.' * 100}b"]
+)
+def test_what_is_neither_address_nor_name_is_refused(peer: str) -> None:
+    with pytest.raises(Rejected, match="peer_gateway_ip"):
+        merge(config(), decode(named(peer_gateway_ip=peer)), Facts(NICS))
 
 
 def test_passive_begins_nothing_by_no_way() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast import facts, ground, pair_files, pairing, wishes
+from holdfast import facts, ground, names, pair_files, pairing, wishes
 from holdfast.converge import Driver
 from holdfast.drivers.address import Addresses
 from holdfast.drivers.announcement import Announcements
@@ -77,6 +77,7 @@ class Machine:
             settings=chosen,
             peer=facts.peer(self.root),
             ppp=(self.root / "dev/ppp").exists(),
+            names=names.found(self.root),
         )
 
     def agreed(self, wanted: State) -> AbstractContextManager[None]:

@@ -20,6 +20,7 @@ from holdfast.ears.connections import Connections
 from holdfast.ears.deaf import Deaf
 from holdfast.ears.hello import PeerEar
 from holdfast.ears.links import Links
+from holdfast.ears.names import Names
 from holdfast.ears.observed import Observed
 from holdfast.ears.start import Start
 from holdfast.ears.timer import Timer
@@ -264,6 +265,7 @@ def main(root: Path) -> int:
         Deaf(root, monotonic()),
         Start(root, monotonic()),
         Observed(root, monotonic()),
+        Names(root),
         Timer(monotonic()),
     ]
     # What has been imported is the children's common ground: never looked through again, so never copied.

@@ -37,7 +37,7 @@ class Facts(Struct, frozen=True):
     """What only this machine can tell: its nics, its role, passwords (by serial) that guests have acknowledged.
 
     `acknowledged_there`: at the peer; `stopped`: units wanted stopped for a while; `settings`: its operator's; `peer`:
-    address and MAC of the pair's other router, once known by the pair's secret; `ppp`: whether the kernel has it.
+    address and MAC of the pair's other router, once heard; `ppp`: the kernel has it; `names`: addresses of VPN peers.
     """
 
     nics: tuple[Nic, ...] = ()
@@ -48,6 +48,7 @@ class Facts(Struct, frozen=True):
     settings: Settings = Settings()
     peer: tuple[str, str] | None = None
     ppp: bool = True
+    names: dict[str, tuple[str, ...]] = {}
 
     def device(self, nic: str) -> str:
         """Name of the nic with this MAC (or of this very name, where no MAC was known); empty if it is absent."""

@@ -1,5 +1,6 @@
 """The one place where other programs are started."""
 
+import os
 import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,6 +24,29 @@ def run(argv: Sequence[str], stdin: str = "", *, timeout_s: float = TIMEOUT_S) -
         said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").replace("\n", "; ")
         raise CommandFailed(f"{' '.join(argv[:4])}: {said}")
     return done.stdout
+
+
+class Begun:
+    """A program, started without a shell, for one who cannot wait for it; OSError if it cannot be started."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 as above
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+
+    def fileno(self) -> int:
+        """Return where it prints to: whoever reads the end there has read all."""
+        assert self._process.stdout is not None  # noqa: S101 it was asked for
+        return self._process.stdout.fileno()
+
+    def end(self) -> None:
+        """End it, whether it has ended by itself or not."""
+        with self._process:  # closes the pipe, and waits: no longer than a kill takes
+            self._process.kill()
+
+    def let_go(self) -> None:
+        """Hear it no more, as a child of the one that began it."""
+        os.close(self.fileno())
 
 
 class Ended(NamedTuple):

@@ -6,13 +6,15 @@ from hashlib import sha256
 from typing import ClassVar, NamedTuple, TypeAlias
 
 from holdfast.state import Key, Resource
-from holdfast.texts import is_ipv4
+from holdfast.texts import is_host_name, is_ipv4
 
 UNIT = "strongswan.service"
 L2TP = "L2TP-PSK"
 """The connection that all remote users share."""
 FOLDER = "/etc/swanctl/conf.d"
 SETTINGS = "/etc/strongswan.d/holdfast.conf"
+NAMES = "/run/holdfast/names-wanted.json"
+"""Names of peers, for an ear that asks which addresses they have."""
 
 Section: TypeAlias = "dict[str, str | Section]"
 """Settings of swanctl.conf(5): values as text, sections in sections."""
@@ -55,7 +57,8 @@ class Connection(Resource, frozen=True):
 
 
 class Tunnel(NamedTuple):
-    """A site-to-site tunnel.  `local` is the address that the router speaks by, `local_id` what it says that it is.
+    """A site-to-site tunnel.  `local` is the address that the router speaks by, `local_id` what it says that it is;
+    `peer` is the address or the name that the other side is known by, `addresses` where it is.
 
     `ike` and `esp` are proposals as charon writes them, `remotes` the networks behind the peer; lives in seconds;
     `version`: 0 either (2 where this side begins), 1, 2.
@@ -64,6 +67,7 @@ class Tunnel(NamedTuple):
     local: str
     local_id: str
     peer: str
+    addresses: tuple[str, ...]
     network: str
     remotes: tuple[str, ...]
     ike: tuple[str, ...]
@@ -78,20 +82,31 @@ class Tunnel(NamedTuple):
     split: bool = False
 
 
+def is_peer(text: str) -> bool:
+    """Whether a tunnel's other side may be known by this: an address, or a name that no address is spelt like."""
+    named = len(text) <= LONGEST_PEER and is_host_name(text) and not text.rpartition(".")[2].isdigit()
+    return named or is_ipv4(text)
+
+
+LONGEST_PEER = 190
+"""As a management server has it; a file is called by it."""
+
+
 def name_of(local: str, peer: str) -> str:
-    """The name of the tunnel between two addresses, by which charon, its log and our files call it."""
+    """The name of the tunnel from an address to a peer, by which charon, its log and our files call it."""
     return f"vpn-{local}-{peer}".replace(".", "_")
 
 
 def peer_of(name: str) -> str:
-    """The peer's address in such a name; empty in any other."""
-    parts = name.split("-")
-    return parts[2].replace("_", ".") if len(parts) == 3 and parts[0] == "vpn" else ""  # noqa: PLR2004 as `name_of`
+    """The peer in such a name; empty in any other."""
+    vpn, _, rest = name.replace("_", ".").partition("-")
+    local, _, peer = rest.partition("-")
+    return peer if vpn == "vpn" and is_ipv4(local) and is_peer(peer) else ""
 
 
 def is_ours(name: str) -> bool:
     """Whether a connection of this name is holdfast's to end; any other is the administrator's."""
-    return name == L2TP or is_ipv4(peer_of(name))
+    return name == L2TP or peer_of(name) != ""
 
 
 def path_of(name: str) -> str:
@@ -110,7 +125,7 @@ def tunnel(told: Tunnel) -> str:
     connection: Section = {
         "version": str(told.version),
         "local_addrs": told.local,
-        "remote_addrs": told.peer,
+        "remote_addrs": ",".join(told.addresses),
         "proposals": ",".join(told.ike),
         "rekey_time": f"{_early(told.ike_s)}s",
         "over_time": f"{told.ike_s - _early(told.ike_s)}s",
@@ -124,11 +139,13 @@ def tunnel(told: Tunnel) -> str:
     if told.dpd:
         connection |= {"dpd_delay": f"{DPD_S}s", "dpd_timeout": f"{DPD_TIMEOUT_S}s"}
     connection["local"] = {"auth": "psk", "id": told.local_id}
-    connection["remote"] = {"auth": "psk", "id": told.peer}
+    # Who is known by a name may say that it is the name, or the address that it has: either has the key.
+    connection["remote"] = {"auth": "psk", "id": told.peer if is_ipv4(told.peer) else "%any"}
     connection["children"] = dict(_children(name, told))
+    owners = dict.fromkeys((told.local_id, told.peer, *told.addresses))
     return text({
         "connections": {name: connection},
-        "secrets": {f"ike-{name}": _secret(told.key, told.local_id, told.peer)},
+        "secrets": {f"ike-{name}": _secret(told.key, *owners)},
     })  # fmt: skip
 
 

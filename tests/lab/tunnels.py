@@ -14,6 +14,7 @@ from holdfast.lab.network import Segment
 from holdfast.lab.process import Result
 from holdfast.lab.router import Router
 from holdfast.lab.sentence import NotSo, eventually
+from holdfast.lab.world import World
 
 Message = dict[str, Any]
 
@@ -70,8 +71,8 @@ EAST, WEST, NORTH = Place("east", 81), Place("west", 82), Place("north", 83)
 class Side:
     """One VPC's router with its VM, configured by messages alone."""
 
-    def __init__(self, lab: Lab, place: Place, public: Segment) -> None:
-        self.place, self.lab, self.public = place, lab, public
+    def __init__(self, lab: Lab, place: Place, public: Segment, world: World) -> None:
+        self.place, self.lab, self.public, self.world = place, lab, public, world
         number = f"{place.number:02x}"
         self.macs = [f"{kind}:1a:{number}:00:00:0{at}" for at, kind in enumerate(("0e", "1e", "02"))]
         tier = lab.segment(f"tier{place.number}")
@@ -202,16 +203,16 @@ print(json.dumps(found))
 
 
 @contextlib.contextmanager
-def sides(name: str, *places: Place) -> Iterator[list[Side]]:
-    """Make routers that serve, and one world that all their public networks are in."""
+def sides(name: str, *places: Place, inside: tuple[str, ...] = ()) -> Iterator[list[Side]]:
+    """Make routers that serve, and one world that all their public networks are in; it has these addresses as well."""
     if os.geteuid() != 0:
         pytest.skip("the lab needs root: it makes network namespaces and containers")
     with Lab(name) as lab:
         segments = [lab.segment(f"public{place.number}") for place in places]
-        world = lab.world(segments[0], f"{places[0].outside}/24", ("192.0.2.10",))
+        world = lab.world(segments[0], f"{places[0].outside}/24", ("192.0.2.10", *inside))
         for place, segment in zip(places[1:], segments[1:], strict=True):
             world.attach(segment, f"{place.outside}/24")
-        made = [Side(lab, place, segment) for place, segment in zip(places, segments, strict=True)]
+        made = [Side(lab, place, segment, world) for place, segment in zip(places, segments, strict=True)]
         for side in made:
             side.begin()
         yield made

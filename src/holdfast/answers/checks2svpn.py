@@ -51,6 +51,7 @@ class Found(NamedTuple):
 
 SILENT = Found(NOT_CONNECTED, "IPsec SA not found;charon does not answer in time, so nothing is known of its tunnels")
 """Of any peer, where charon runs and cannot be asked."""
+NAMELESS = Found(NOT_CONNECTED, "IPsec SA not found;the peer is known by a name that no resolver has an address for")
 _CARRIES_KEYS = frozenset({"ESTABLISHED", "REKEYING"})
 _CARRIES = frozenset({"INSTALLED", "REKEYING", "UPDATING"})
 """States of charon's in which an exchange of keys, and one of networks, are up: those that are being replaced are."""
@@ -83,7 +84,7 @@ def found(peer: str, known: Sequence[Tunnel] | None, log: Log | None = None) -> 
     """Of one peer.  `known` None: charon does not run; `log`: what it has said lately."""
     if known is None:
         return Found(NOT_CONNECTED, "IPsec SA not found;no VPN runs on this router")
-    mine = [tunnel for tunnel in known if peer_of(tunnel.name) == peer]
+    mine = [tunnel for tunnel in known if peer_of(tunnel.name) == peer.lower()]
     if not mine:
         return Found(UNKNOWN, "IPsec SA not found;there is no VPN to this peer")
     # Of several, from several addresses of ours, the worst is what matters.

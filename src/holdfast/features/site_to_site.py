@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, collapse_addresses
 
+import msgspec
+
 from holdfast.addresses import overlap
 from holdfast.errors import Rejected
 from holdfast.feature import Claim, Command, Feature, Ipv4, Line, Merged, Pending, Secret, Service
@@ -10,8 +12,20 @@ from holdfast.nft import WAY, Chain, Element, Rule, Stage, key
 from holdfast.router import Router
 from holdfast.shared import Data
 from holdfast.state import File, Flows
-from holdfast.swanctl import SETTINGS, SETTINGS_TEXT, UNIT, Connection, Tunnel, digest, name_of, path_of, tunnel
-from holdfast.texts import canonical, is_network
+from holdfast.swanctl import (
+    NAMES,
+    SETTINGS,
+    SETTINGS_TEXT,
+    UNIT,
+    Connection,
+    Tunnel,
+    digest,
+    is_peer,
+    name_of,
+    path_of,
+    tunnel,
+)
+from holdfast.texts import canonical, is_ipv4, is_network
 
 _CIPHERS = {"3des", "aes128", "aes192", "aes256"}
 _HASHES = {"md5", "sha1", "sha256", "sha384", "sha512"}
@@ -29,7 +43,7 @@ class SiteToSiteVpn(Command, frozen=True, kw_only=True, tag="site2sitevpn"):
 
     create: bool
     local_public_ip: Ipv4
-    peer_gateway_ip: Ipv4
+    peer_gateway_ip: str
     local_guest_cidr: Line | None = None
     peer_guest_cidr_list: Line | None = None
     ike_policy: Line | None = None
@@ -45,7 +59,8 @@ class SiteToSiteVpn(Command, frozen=True, kw_only=True, tag="site2sitevpn"):
 
 
 class Site(Data, frozen=True, kw_only=True):
-    """A tunnel: whose networks, by which proposals (`aes128-sha1-modp2048`), how long a key lives (seconds).
+    """A tunnel: with whom (an address, or a name in lower case), whose networks, by which proposals
+    (`aes128-sha1-modp2048`), how long a key lives (seconds).
 
     `version` is 0 for either, else that of IKE; `passive`: the peer begins.
     """
@@ -67,7 +82,7 @@ class Site(Data, frozen=True, kw_only=True):
 
 
 class Sites(Data, frozen=True, kw_only=True):
-    """Tunnels by `local public address peer's address`."""
+    """Tunnels by `local public address peer's address or name`."""
 
     tunnels: dict[str, Site] = {}
 
@@ -75,7 +90,7 @@ class Sites(Data, frozen=True, kw_only=True):
 def merge(bag: Sites, command: SiteToSiteVpn, _router: Router) -> Merged[Sites]:
     """One tunnel comes, changes or goes; one that is not there goes without a word."""
     tunnels = dict(bag.tunnels)
-    name = f"{command.local_public_ip} {command.peer_gateway_ip}"
+    name = f"{command.local_public_ip} {command.peer_gateway_ip.lower()}"
     if command.create:
         tunnels[name] = _site(command)
     else:
@@ -84,6 +99,9 @@ def merge(bag: Sites, command: SiteToSiteVpn, _router: Router) -> Merged[Sites]:
 
 
 def _site(sent: SiteToSiteVpn) -> Site:
+    peer = sent.peer_gateway_ip.lower()
+    if not is_peer(peer):
+        raise Rejected(f"{sent.peer_gateway_ip!r} is neither an IPv4 address nor a host name", "peer_gateway_ip")
     network, *more = _networks(sent.local_guest_cidr, "local_guest_cidr")
     if more:
         raise Rejected(f"{sent.local_guest_cidr!r} is not one network", "local_guest_cidr")
@@ -97,7 +115,7 @@ def _site(sent: SiteToSiteVpn) -> Site:
         raise Rejected(f"{sent.ike_version!r} is none of ike, ikev1, ikev2", "ike_version")
     return Site(
         local=sent.local_public_ip,
-        peer=sent.peer_gateway_ip,
+        peer=peer,
         network=network,
         remotes=remotes,
         ike=_policies(sent.ike_policy, "ike_policy", group=True),
@@ -162,6 +180,9 @@ def contribute(bag: Sites, router: Router) -> Iterator[Claim]:
         yield Claim(origin, Element("tunnelled", key(local, remote)))
     for rule in RULES:
         yield Claim("site2sitevpn", rule)
+    asked = sorted({bag.tunnels[name].peer for name in here if not is_ipv4(bag.tunnels[name].peer)})
+    if asked:
+        yield Claim("site2sitevpn", File(NAMES, msgspec.json.encode(asked).decode()))
 
 
 def _speaks_by(site: Site, router: Router) -> str:
@@ -178,10 +199,20 @@ def _speaks_by(site: Site, router: Router) -> str:
 
 
 def _tunnel(origin: str, site: Site, address: str, router: Router) -> Iterator[Claim]:
+    for remote in site.remotes:
+        # What was sent through the tunnel must not go on in the open when it is gone.
+        yield Claim(origin, Flows(_long(remote)))
+    peers = (site.peer,) if is_ipv4(site.peer) else router.facts.names.get(site.peer, ())
+    if not peers:
+        yield Claim(origin, Pending(f"VPN to {site.peer}", f"an address of {site.peer}"))
+        return
+    for peer in peers:
+        yield Claim(origin, Element("vpn_peer", key(address, peer)))
     told = Tunnel(
         local=address,
         local_id=site.local,
         peer=site.peer,
+        addresses=peers,
         network=site.network,
         remotes=site.remotes,
         ike=site.ike,
@@ -199,10 +230,6 @@ def _tunnel(origin: str, site: Site, address: str, router: Router) -> Iterator[C
     yield Claim(origin, File(path_of(name), text, mode=0o600, secret=True))
     if router.serving:
         yield Claim(origin, Connection(name, digest(text), path_of(name)))
-    yield Claim(origin, Element("vpn_peer", key(address, site.peer)))
-    for remote in site.remotes:
-        # What was sent through the tunnel must not go on in the open when it is gone.
-        yield Claim(origin, Flows(_long(remote)))
 
 
 def _pairs(tunnels: Mapping[str, Site]) -> dict[tuple[str, str], str]:

@@ -5,10 +5,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from holdfast.answers.checks2svpn import NOT_CONNECTED, SILENT, Found, Tunnel, found, item, tunnels
+from holdfast import names
+from holdfast.answers.checks2svpn import NAMELESS, NOT_CONNECTED, SILENT, Found, Tunnel, found, item, tunnels
 from holdfast.scripts import refuse, words
-from holdfast.swanctl import UNIT, peer_of
-from holdfast.texts import is_host_name, is_ipv4
+from holdfast.swanctl import UNIT, is_peer, peer_of
 from holdfast.vici import Vici
 
 _TIMEOUT_S = 5.0
@@ -20,8 +20,8 @@ _AGAIN_S = 0.2
 def checks2svpn(argv: Sequence[str], root: Path = Path("/")) -> int:
     """checks2svpn.sh PEER: a text; 0 up, 11 not up, 1 no such tunnel."""
     given = words(argv)
-    if len(given) != 1 or not _is_peer(given[0]):
-        return refuse("checks2svpn.sh PEER   whether the tunnel to this address is up")
+    if len(given) != 1 or not is_peer(given[0]):
+        return refuse("checks2svpn.sh PEER   whether the tunnel to this address or name is up")
     answer = _look(given, root)[0]
     sys.stdout.write(f"{answer.text}\n")
     return answer.code
@@ -30,16 +30,11 @@ def checks2svpn(argv: Sequence[str], root: Path = Path("/")) -> int:
 def checkbatchs2svpn(argv: Sequence[str], root: Path = Path("/")) -> int:
     """checkbatchs2svpn.sh PEER…: an item for each; always 0, since what a failing script prints may be lost."""
     peers = [peer for word in words(argv) for peer in word.split()]
-    if not all(_is_peer(peer) for peer in peers):
-        return refuse("checkbatchs2svpn.sh PEER…   which of the tunnels to these addresses are up")
+    if not all(is_peer(peer) for peer in peers):
+        return refuse("checkbatchs2svpn.sh PEER…   which of the tunnels to these addresses or names are up")
     for peer, answer in zip(peers, _look(peers, root), strict=True):
         sys.stdout.write(item(peer, answer))
     return 0
-
-
-def _is_peer(word: str) -> bool:
-    """A server may know a customer's gateway by its name: no tunnel leads there, and its neighbours are told of."""
-    return is_ipv4(word) or (is_host_name(word) and not word.rstrip(".").rpartition(".")[2].isdigit())
 
 
 def _look(peers: Sequence[str], root: Path) -> list[Found]:
@@ -57,9 +52,11 @@ def _look(peers: Sequence[str], root: Path) -> list[Found]:
         return [SILENT] * len(peers)
     except OSError:
         return [found(peer, None) for peer in peers]
-    log = {one.name: _said(one.name) for one in known if one.joined < one.wanted and peer_of(one.name) in down}
+    lost = {peer.lower() for peer in down}
+    log = {one.name: _said(one.name) for one in known if one.joined < one.wanted and peer_of(one.name) in lost}
     answers |= {peer: found(peer, known, log) for peer in down}
-    return [answers[peer] for peer in peers]
+    nameless = {*names.wanted(root)} - names.found(root).keys()
+    return [NAMELESS if peer.lower() in nameless else answers[peer] for peer in peers]
 
 
 def _known(vici: Vici) -> list[Tunnel]:
