@@ -265,8 +265,9 @@ def test_a_removal_ends_all_that_stays_but_the_way_in(module: dict[str, ModuleTy
     ended = set(re.findall(r"[\w\\-]+\.(?:service|socket|path|timer|mount)", " ".join(stops)))
     own = {Path(name).name for name in unit_texts() if "/" not in name}
 
-    # It closed the router at the start and is done: stopping it would do nothing.
-    assert (set(module["build"].RESTARTED) | own) - ended == {"ssh.service", "holdfast-closed.service"}
+    # These did their work at the start: stopping them would do nothing.
+    done = {"holdfast-closed.service", "holdfast-settle.service"}
+    assert (set(module["build"].RESTARTED) | own) - ended == {"ssh.service"} | done
     converging = {"holdfast-agent.service", "holdfast-role.service", "holdfast-boot-line.service"}
     assert converging <= set(stops[0].split())
     assert not {"dnsmasq.service", "keepalived.service"} & set(stops[0].split())
@@ -563,3 +564,44 @@ def test_a_version_that_has_kept_nothing_changes_nothing_outside(around: Outside
 
 def test_what_is_there_already_is_not_written_again(around: Outside) -> None:
     assert outside.put(around.root, around.two, around.one) == []
+
+
+def test_what_a_power_cut_leaves_outside_is_put_right_at_the_next_boot(
+    around: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PowerCut(BaseException):
+        pass
+
+    def cut(*_: object) -> None:
+        raise PowerCut
+
+    mark = around.home / "unsettled"
+    for tree, broken in ((around.one, "link"), (around.two, "put")):
+        upgrade.link(around.home, around.one)
+        outside.put(around.root, around.two, around.one)
+        with monkeypatch.context() as patch:
+            patch.setattr(*((upgrade, "link") if broken == "link" else (outside, "put")), cut)
+            with pytest.raises(PowerCut):
+                upgrade.switch(around.home, around.two)
+        assert mark.exists()
+        assert upgrade.current(around.home) == tree
+
+        upgrade.settle(around.home)
+
+        assert around.seen() == outside.held(tree)
+        assert not mark.exists()
+
+
+def test_where_nothing_was_broken_off_nothing_is_noted(around: Outside) -> None:
+    upgrade.switch(around.home, around.two)
+    assert not (around.home / "unsettled").exists()
+    outside.unsettle(around.home)
+    upgrade.switch(around.home, around.two)  # the same package again
+    assert not (around.home / "unsettled").exists()
+    log = [*around.log]
+
+    outside.unsettle(around.home)
+    upgrade.settle(around.home)
+
+    assert around.log == log
+    assert around.seen() == outside.held(around.two)

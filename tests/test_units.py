@@ -62,5 +62,6 @@ def test_the_closed_firewall_comes_first_and_the_late_line_last() -> None:
 
     assert {"network-pre.target", "cloud-early-config.service"} <= order["holdfast-closed.service"]["Before"]
     assert "holdfast-closed.service" in order["cloud-early-config.service"]["After"]
+    assert "holdfast-settle.service" in order["cloud-early-config.service"]["After"]
     assert "cloud-early-config.service" in order["holdfast-boot-line.service"]["After"]
     assert "cloud-early-config.service" not in order["holdfast-agent.service"]["After"]

@@ -14,6 +14,8 @@ from typing import TypeAlias
 from holdfast import whole
 
 FILES, LINKS = "outside", "links"
+UNSETTLED = "unsettled"
+"""There, beside the trees, while what lies outside them may be of another version than the one in use."""
 _UNITS = "usr/lib/systemd/system"
 _MODE = 0o644
 
@@ -48,8 +50,8 @@ def put(root: Path, tree: Path, other: Path) -> list[str]:
     wanted = held(tree)
     if not wanted:
         return []
-    changed = [path for path, thing in wanted.items() if _there(root / path) != thing]
-    gone = [path for path in held(other) if path not in wanted and _there(root / path) is not None]
+    changed = [path for path, thing in wanted.items() if there(root / path) != thing]
+    gone = [path for path in held(other) if path not in wanted and there(root / path) is not None]
     for path in changed:
         _lay(root / path, wanted[path])
     for path in gone:
@@ -63,8 +65,32 @@ def put(root: Path, tree: Path, other: Path) -> list[str]:
     return [*changed, *gone]
 
 
-def _there(path: Path) -> bytes | str | None:
-    """What is at a path; None where nothing is."""
+def unsettle(home: Path) -> None:
+    """Note on the disk that what lies outside is about to change.  OSError."""
+    (home / UNSETTLED).touch()
+    whole.sync(home)
+
+
+def settle(root: Path, home: Path, tree: Path) -> list[str]:
+    """Put there what the version in `tree` has, whatever other one a power cut has left there.
+
+    Returns the paths that have changed.  OSError, with a part done: doing it again is right.
+    """
+    changed: list[str] = []
+    for other in sorted((home / "versions").iterdir()):
+        if other.is_dir():
+            changed += put(root, tree, other)
+    settled(home)
+    return changed
+
+
+def settled(home: Path) -> None:
+    """Note that it is of the version in use.  Who dies before it lasts does it again."""
+    (home / UNSETTLED).unlink(missing_ok=True)
+
+
+def there(path: Path) -> bytes | str | None:
+    """Return what is at a path: a file's content, where a link points; None where neither is."""
     if path.is_symlink():
         return str(path.readlink())
     return path.read_bytes() if path.is_file() else None

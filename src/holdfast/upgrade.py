@@ -23,7 +23,7 @@ from holdfast.session import Session
 
 HOME = Path("/opt/holdfast")
 COMMAND = "/usr/sbin/holdfast"
-VERBS = ("meaning", "check", "switch")
+VERBS = ("meaning", "check", "switch", "settle")
 PAIRED = frozenset({"conntrackd.service", "keepalived.service"})
 """What a router that serves for a pair does not restart under its guests: its peer serves first."""
 _TIMEOUT_S = 600.0
@@ -31,7 +31,7 @@ _TIMEOUT_S = 600.0
 
 def main(argv: Sequence[str]) -> int:
     """`meaning` prints what this tree's version makes of what is stored, `check` compares it with the one in use, and
-    `switch` makes this tree the one in use.
+    `switch` makes this tree the one in use.  `settle` ends what a power cut has broken off: see `holdfast.outside`.
 
     Rejected for other words; Failed if the version in use stays or is back in use.
     """
@@ -42,6 +42,8 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(msgspec.json.encode(told()).decode() + "\n")
     elif argv[0] == "check":
         _say(compared(mine, current(HOME)))
+    elif argv[0] == "settle":
+        settle(HOME)
     else:
         switch(HOME, mine)
     return 0
@@ -98,10 +100,12 @@ def switch(home: Path, mine: Path) -> None:
     old = current(home)
     if old is None or not systemd_runs():
         link(home, mine)
+        outside.settled(home)  # the package has put there what is its own
         prune(home, {mine, old})
         return
     run(["systemctl", "daemon-reload"])
     if old == mine:
+        outside.settled(home)
         return
     before = _known(old)
     try:
@@ -129,6 +133,7 @@ def _taken_over(home: Path, old: Path, mine: Path, *, known: Sequence[str]) -> s
     """Switch, restart what has changed and converge; say what went wrong, empty if nothing did."""
     try:
         with locked():  # no command runs half by one version and half by the other
+            outside.unsettle(home)
             link(home, mine)
             _outside(home, mine, old)  # there already, unless the way back has taken it away
         _restart(old, mine)
@@ -141,6 +146,7 @@ def _taken_over(home: Path, old: Path, mine: Path, *, known: Sequence[str]) -> s
 def _back(home: Path, old: Path, mine: Path, wrong: str) -> None:
     try:
         with locked():
+            outside.unsettle(home)
             link(home, old)
             _outside(home, old, mine)
         _restart(mine, old)
@@ -157,6 +163,15 @@ def _outside(home: Path, tree: Path, other: Path) -> None:
         run(["systemctl", "stop", "--", *gone])
     if outside.put(home.parents[1], tree, other):
         run(["systemctl", "daemon-reload"])
+    outside.settled(home)
+
+
+def settle(home: Path) -> None:
+    """Put units and the like of the version in use where they belong, at a boot after a power cut amid an upgrade."""
+    tree = current(home)
+    if tree and outside.settle(home.parents[1], home, tree):
+        run(["systemctl", "daemon-reload"])
+        _say([f"an upgrade was broken off: {tree.name} is whole again"])
 
 
 def _restart(before: Path, after: Path) -> None:

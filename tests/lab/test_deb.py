@@ -15,6 +15,7 @@ import pytest
 from packaged import ROOT, Make, bare_disks
 from replay import BOOT_LINE, Site, egress_default, firewall, ingress, ips, said, site, vm
 
+from holdfast import outside
 from holdfast.lab.process import Result, must
 from holdfast.lab.world import Management
 
@@ -278,6 +279,37 @@ def test_a_version_that_is_left_takes_its_programs_and_units_with_it(installed: 
     assert installed.wanted() == "everything is as wanted\n"
 
 
+def test_a_power_cut_on_the_way_back_leaves_no_unit_of_the_other_version(installed: Bare) -> None:
+    """Between the link, which is back already, and the units, which are not."""
+    site, unit = installed.site, "/usr/lib/systemd/system/holdfast-health.timer"
+    before = _outside(installed)
+    site.path(unit).write_text(site.path(unit).read_text().replace("Description=", "Description=Newer: "))
+    link = site.path("/opt/cloud/bin/checkrouter.sh")
+    link.unlink()
+    link.symlink_to("../../holdfast/current/bin/newer.sh")
+    site.path("/opt/holdfast/unsettled").touch()
+    site.router.power_cut()
+
+    site.router.boot()
+
+    assert _outside(installed) == before
+    assert not site.path("/opt/holdfast/unsettled").exists()
+    assert "Newer" not in site.router.shell(["systemctl", "show", "-P", "Description", "holdfast-health.timer"]).text
+    assert site.router.shell(["systemctl", "--failed", "--no-legend", "--plain"]).text == ""
+    assert site.router.run("checkrouter.sh").text == "Status: PRIMARY\n"
+    site.router.power_cut()
+    site.router.boot()
+    settled = ["systemctl", "show", "-P", "ConditionResult", "holdfast-settle.service"]
+    assert site.router.shell(settled).text == "no\n", "it is for power cuts alone"
+
+
+def _differs(bare: Bare) -> list[str]:
+    """What of the version in use is not as it has it, outside its tree."""
+    tree = bare.site.path("/opt/holdfast") / bare.site.path("/opt/holdfast/current").readlink()
+    root = bare.site.path("/")
+    return [path for path, thing in outside.held(tree).items() if outside.there(root / path) != thing]
+
+
 def _outside(bare: Bare) -> dict[str, str]:
     """What of a version lies outside its tree: programs by their links, units by their texts."""
     cloud, units = bare.site.path("/opt/cloud/bin"), bare.site.path("/usr/lib/systemd/system")
@@ -313,6 +345,7 @@ def test_a_power_cut_amid_an_upgrade_leaves_one_version_or_the_other(installed: 
     installed.site.router.boot()
 
     assert installed.version() in {before, version}
+    assert _differs(installed) == []
     assert installed.wanted() == "everything is as wanted\n"
     assert installed.site.store()["current"] == store
     done = installed.unpack(path)
