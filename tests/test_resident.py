@@ -101,7 +101,7 @@ class Running:
             f"sys.exit({{None: 99}}.get(code := ask({name!r}, {list(argv)!r}, {str(self.socket)!r}), code))"
         )
         return subprocess.Popen(
-            [sys.executable, "-IS", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-IS", "-c", code, f"/a/{name}", *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, cwd=self.root, env={"HOLDFAST_NIC_WAIT_S": "2.5", "LANG": "C.UTF-8"},
         )  # fmt: skip
 
@@ -211,7 +211,7 @@ def test_one_that_takes_too_long_is_ended_and_not_done_again(tmp_path: Path) -> 
     with running(tmp_path, limit_s=0.3) as agent:
         assert agent.ask("stay", "s", "60") == (3, "", "error: no end within 0 s\n")
         log = (tmp_path / "var/log/routerServiceMonitor.log").read_text()
-    assert "a request (stay) was ended: no end within 0 s (process " in log
+    assert "a request (stay s 60) was ended: no end within 0 s (process " in log
     assert log.count("\n") == 1
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from holdfast.calls import shown
 from holdfast.client import NIC_WAIT
 
 Commands = Mapping[str, Callable[[list[str]], int]]
@@ -19,6 +20,8 @@ PATIENCE_S = 5.0
 _LONGEST = 1 << 18
 _STANDARD = 3
 _HANDLES = _STANDARD + 1  # and the directory
+_CREDENTIALS = 12  # bytes of a struct ucred, whose first is the process id, see unix(7)
+_COMM = 15  # characters of a process's name, see proc(5)
 
 
 class Request(NamedTuple):
@@ -53,6 +56,23 @@ def received(caller: socket.socket) -> Request:
     if not words or len(handles) != _HANDLES or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         raise ValueError("no request")
     return Request(name, words[0], words[1:], handles)
+
+
+def called(pid: int, caller: socket.socket) -> str:
+    """Return what a process that carries a request out was called for, without secrets: as its caller's command line
+    tells, who waits for the answer; of one who has gone the name alone, its first fifteen characters.
+    """
+    name = "unknown"
+    with suppress(OSError):
+        name = Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
+        asked = int.from_bytes(
+            caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS)[:4], sys.byteorder
+        )
+        words = Path(f"/proc/{asked}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")[:-1]
+        for at, script in enumerate(Path(word).name for word in words):
+            if script[:_COMM] == name:
+                return " ".join((script, *shown(script, words[at + 1 :])))
+    return name
 
 
 def _become(request: Request) -> None:

@@ -222,20 +222,17 @@ class Agent:
             self._again = monotonic() + AGAIN_S
 
     def _give_up(self, child: _Child) -> None:
-        what = f"a request ({_called(child.pid)})" if child.caller else "a convergence of the agent's own"
+        what = (
+            f"a request ({requests.called(child.pid, child.caller)})"
+            if child.caller
+            else "a convergence of the agent's own"
+        )
         alert(self.root, [f"{what} was ended: no end within {LIMIT_S:.0f} s (process {child.pid})"])
         if child.caller:
             with suppress(OSError):
                 child.caller.send(f"3 no end within {LIMIT_S:.0f} s".encode())
         os.kill(child.pid, signal.SIGKILL)  # it has not been reaped, so the id is still its own
         self._children[child.pid] = child._replace(until=math.inf)
-
-
-def _called(pid: int) -> str:
-    """What a process calls itself, its first fifteen characters."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
-    return "unknown"
 
 
 def _listening(place: Path) -> socket.socket:
