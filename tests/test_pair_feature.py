@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import apart, facts, pair_files, pairing, receipts
+from holdfast import apart, facts, pairing
 from holdfast.config import Config, decode, merge
 from holdfast.features.pair import FEATURE, PATH
 from holdfast.peer import Pair
@@ -245,16 +245,3 @@ def test_the_peer_is_known_once_it_was_heard_on_the_segment(tmp_path: Path) -> N
     ):
         pairing.leave(tmp_path, pairing.PEER, document)
         assert facts.peer(tmp_path) == expected
-
-
-def test_what_was_acknowledged_at_the_peer_is_acknowledged(tmp_path: Path) -> None:
-    assert facts.acknowledged(tmp_path) == {}
-    here = tmp_path / receipts.PATH.lstrip("/")
-    here.parent.mkdir(parents=True)
-    here.write_bytes(receipts.render("acknowledged", "10.1.0.1", 3) + receipts.render("acknowledged", "10.1.0.2", 1))
-    pair_files.remember_there(tmp_path, {"10.1.0.1": 2, "10.1.0.2": 5, "10.1.0.3": 1})
-
-    assert facts.acknowledged(tmp_path) == {"10.1.0.1": 3, "10.1.0.2": 5, "10.1.0.3": 1}
-    assert (tmp_path / pair_files.THERE).stat().st_mode & 0o777 == 0o600
-    (tmp_path / pair_files.THERE).write_text('{"10.1.0.1": "x"}')
-    assert facts.acknowledged(tmp_path) == {"10.1.0.1": 3, "10.1.0.2": 1}

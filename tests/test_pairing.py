@@ -346,7 +346,7 @@ def test_an_alert_holds_nothing_that_commands_a_terminal(tmp_path: Path) -> None
 
 
 def kept(ear: Passwords, now: float) -> list[str]:
-    return [wish.cause for wish in ear.keep(now)]
+    return [wish.cause for wish in ear.keep(now, {})]
 
 
 def test_what_the_peer_has_acknowledged_is_kept_by_an_errand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

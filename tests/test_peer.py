@@ -25,7 +25,7 @@ FULL = Hello(
     name="r-71-VM", boot="ab12", n=7, echo=(("cd34", 5),), role="MASTER", said="100 7", term=3,
     ground="10.71.1.1/24 v2 1", moving="10.71.2.1/24 v2 1", release=True, hold=True, leaving=True, boost=True,
     able=True, outer=2, digests={"firewallrules": "00c0ffee"},
-    nics={"10.71.1.0/24": Here("eth2", "10.71.1.120", "02:00:47:00:00:01")}, flows=10_000, acks={"10.71.1.7": 4},
+    nics={"10.71.1.0/24": Here("eth2", "10.71.1.120", "02:00:47:00:00:01")}, flows=10_000, taken={"10.71.1.7": 4},
 )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def test_refused(text: bytes) -> None:
         lambda bad: {"nics": {"10.1.0.0/24": [bad, "10.1.0.1", "02:00:00:00:00:01"]}},
         lambda bad: {"nics": {"10.1.0.0/24": ["eth0", bad, "02:00:00:00:00:01"]}},
         lambda bad: {"nics": {"10.1.0.0/24": ["eth0", "10.1.0.1", bad]}},
-        lambda bad: {"acks": {bad: 1}},
+        lambda bad: {"taken": {bad: 1}},
     ],
 )
 def test_no_word_of_whoever_has_the_key_commands_a_terminal(said: Callable[[str], Any], bad: str) -> None:
@@ -134,7 +134,7 @@ def test_so_many_networks_that_no_datagram_holds_them_are_left_out() -> None:
     data = peer.encode(KEY, replace(FULL, digests=digests))
 
     assert len(data) <= peer.LONGEST
-    assert peer.decode(KEY, data) == replace(FULL, digests=None, nics=None, acks={})
+    assert peer.decode(KEY, data) == replace(FULL, digests=None, nics=None, taken={})
 
 
 # Freshness.
@@ -240,8 +240,8 @@ def test_only_guests_of_these_networks_acknowledge_anything() -> None:
 
     assert peer.in_networks(told, faces) == {"10.71.1.7": 1, "10.71.2.254": 2}
     assert peer.in_networks(told, ()) == {}
-    assert peer.merged({"10.71.1.7": 1}, {"10.71.1.7": peer.MOST_PASSWORDS + 1}) == {"10.71.1.7": 1}
-    assert peer.decode(KEY, peer.encode(KEY, Hello(acks={"10.71.1.7": peer.MOST_PASSWORDS + 1}))) is None
+    assert peer.merged({"10.71.1.7": 1}, {"10.71.1.7": peer.HIGHEST_TAKEN + 1}) == {"10.71.1.7": 1}
+    assert peer.decode(KEY, peer.encode(KEY, Hello(taken={"10.71.1.7": peer.HIGHEST_TAKEN + 1}))) is None
 
 
 @given(st.dictionaries(st.sampled_from(["10.1.0.1", "10.1.0.2", "::1", "x"]), st.integers(0, 9)), st.integers(0, 9))

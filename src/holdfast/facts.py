@@ -4,11 +4,10 @@ from contextlib import suppress
 from math import inf
 from pathlib import Path
 
-from holdfast import pair_files, pairing, role_report
+from holdfast import pairing, role_report
 from holdfast.errors import Rejected
 from holdfast.iproute import OURS, IpRoute
 from holdfast.marks import Marks
-from holdfast.peer import merged
 from holdfast.router import Nic, Role
 from holdfast.settings import PATH, Settings, parse
 from holdfast.texts import is_ipv4, is_mac
@@ -28,14 +27,6 @@ def role(root: Path) -> Role:
     """Return keepalived's last word; ALONE where it has said none, or what is written is no word of its."""
     said = role_report.word(root)
     return Role(said) if said else Role.ALONE
-
-
-def acknowledged(root: Path) -> dict[str, int]:
-    """Return the newest password, by serial, that each guest has acknowledged here or at the peer.
-
-    The guest service writes down what was acknowledged here, the agent what the peer has said of it.
-    """
-    return merged(pair_files.acknowledged_here(root), pair_files.acknowledged_there(root))
 
 
 def peer(root: Path) -> tuple[str, str] | None:

@@ -71,7 +71,7 @@ class Machine:
         return Facts(
             facts.nics(self.ip),
             facts.role(self.root),
-            facts.acknowledged(self.root),
+            pair_files.acknowledged_here(self.root),
             acknowledged_there=pair_files.acknowledged_there(self.root),
             stopped=wishes.stopped(self.root),
             settings=chosen,

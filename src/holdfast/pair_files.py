@@ -20,7 +20,7 @@ ROLE_LOCK = "run/holdfast/role.lock"
 UNABLE = "run/holdfast/unable"
 """There while this router's convergence as master has failed on what guests need."""
 PEER_TERM = "peer_term"
-THERE = "var/lib/holdfast/peer-acknowledged.json"
+THERE = "var/lib/holdfast/peer-passwords.json"
 FLOWS = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 SYNCED = "run/holdfast/synced"
 """When conntrackd was last told, or asked for, all connections, by the monotonic clock."""
@@ -170,7 +170,7 @@ def acknowledged_here(root: Path) -> dict[str, int]:
 
 
 def acknowledged_there(root: Path) -> dict[str, int]:
-    """Serials by guest address, as the peer has told; a file that is damaged says nothing."""
+    """Passwords by guest address (`receipts.taken`), as the peer has told; a file that is damaged says nothing."""
     with suppress(OSError, ValueError, RecursionError):
         return merged({}, msgspec.json.decode((root / THERE).read_bytes(), type=dict[str, int]))
     return {}

@@ -31,11 +31,11 @@ _PROOF = 16
 _ECHOES = 4
 _SENT = 64  # hellos: an echo that is fresh is among them, even where much is said at once
 _MOST = 10**18
-MOST_PASSWORDS = 10**9
-"""Passwords of one address: a serial above it is nobody's."""
+HIGHEST_TAKEN = 10**9 << 16
+"""What is told of passwords (`receipts.taken`): a number above it is of nobody's."""
 
 _Count = Annotated[int, Meta(ge=0, le=_MOST)]
-_Serial = Annotated[int, Meta(ge=0, le=MOST_PASSWORDS)]
+_Taken = Annotated[int, Meta(ge=0, le=HIGHEST_TAKEN)]
 # Who knows the key may still be a tenant, see `features.pair`: what is told here reaches logs and terminals.
 _Name = Annotated[str, Meta(max_length=255, pattern=r"\A[!-~]*\Z")]
 _Role = Annotated[str, Meta(pattern=r"\A(MASTER|BACKUP|FAULT|)\Z")]
@@ -60,7 +60,7 @@ class Pair(Struct, frozen=True, kw_only=True):
     `missing`: those that are wanted and absent.
     `announce`: devices and what the serving router has on them.  `gateways`: public nics and the routers behind them.
     `digests`: of what both routers should know alike, `keys`: of each key within it.  `nics`: device of each guest
-    network.
+    network.  `passwords`: by guest address, as hellos tell of them.
     """
 
     key: str
@@ -76,6 +76,7 @@ class Pair(Struct, frozen=True, kw_only=True):
     digests: dict[str, str] = {}
     keys: dict[str, dict[str, str]] = {}
     nics: dict[str, str] = {}
+    passwords: dict[str, tuple[int, ...]] = {}
     gateway_probe: bool = False
 
 
@@ -94,7 +95,7 @@ class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True):
     first.  `said`: role.by.  `moving`, `release`: the ground it waits to move to, and that the peer may begin there.
     `able`: it could serve.  `outer`: how many outer links carry.  `digests`, `keys` (see `holdfast.apart`), `nics` (by
     network): None in a hello that does not repeat them.  `synced_s`: how long ago it has told, or asked for, all
-    connections; None if it has not.  `acks`: newest acknowledged password by guest address.
+    connections; None if it has not.  `taken`: newest acknowledged password by guest address.
     """
 
     v: int = VERSION
@@ -118,7 +119,7 @@ class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True):
     nics: dict[_Address, Here] | None = None
     flows: _Count = 0
     synced_s: _Count | None = None
-    acks: dict[_Address, _Serial] = {}
+    taken: dict[_Address, _Taken] = {}
 
 
 class Sent(NamedTuple):
@@ -158,7 +159,7 @@ def encode(key: bytes, hello: Hello) -> bytes:
     """Return the datagram."""
     text = msgspec.json.encode(hello)
     if len(text) > LONGEST - _PROOF:
-        text = msgspec.json.encode(replace(hello, digests=None, keys=None, nics=None, acks={}))
+        text = msgspec.json.encode(replace(hello, digests=None, keys=None, nics=None, taken={}))
     return _proof(key, text) + text
 
 
@@ -260,7 +261,7 @@ class Acknowledgements:
         self._turn: list[str] = []
 
     def learn(self, acknowledged: Mapping[str, int]) -> None:
-        """Take in the newest serials by guest address."""
+        """Take in the newest by guest address (`receipts.taken`)."""
         new = {address: _REPEATS for address, serial in acknowledged.items() if self._known.get(address) != serial}
         self._known = dict(acknowledged)
         older = {address: left for address, left in self._new.items() if address in self._known and address not in new}
@@ -283,10 +284,10 @@ _REPEATS = 4
 
 
 def merged(known: Mapping[str, int], heard: Mapping[str, int]) -> dict[str, int]:
-    """Serials by guest address, the higher of each; what is no guest's address, or no serial, means nothing."""
+    """Passwords by guest address, the higher of each; what is no guest's address, or no password, means nothing."""
     found = dict(known)
     for address, serial in heard.items():
-        if found.get(address, 0) < serial <= MOST_PASSWORDS and is_ipv4(address):
+        if found.get(address, 0) < serial <= HIGHEST_TAKEN and is_ipv4(address):
             found[address] = serial
     return found
 

@@ -4,6 +4,7 @@ One line an event, `delivered ADDRESS SERIAL` or `acknowledged ADDRESS SERIAL`. 
 agent reads them as a fact.  Pure.
 """
 
+import hmac
 import re
 from typing import Literal, NamedTuple
 
@@ -49,3 +50,33 @@ def compacted(receipts: Receipts) -> bytes:
     given = [render("delivered", address, serial) for address, serial in receipts.delivered.items()]
     taken = [render("acknowledged", address, serial) for address, serial in receipts.acknowledged.items()]
     return b"".join([*given, *taken])
+
+
+_BITS = 16
+"""Of what a router tells its peer of an acknowledged password: below them its serial begins."""
+
+
+def tag(key: bytes, address: str, password: str, again: int, *, secret: bool) -> int:
+    """Return what tells a password of an address from another one: on both routers of a pair the same, never 0, and too
+    little to find the password by, which whoever can derive the key of an isolated pair could try.
+
+    `again`: counts up where another password, or this very one before it was set anew, has the same.
+    """
+    text = f"password\0{address}\0{password}\0{again}".encode("utf-8", "surrogatepass")
+    digest = int.from_bytes(hmac.digest(key, text, "sha256")[:2], "big")
+    return (digest if secret else digest & 0xFF) or 1
+
+
+def taken(serial: int, mark: int) -> int:
+    """Return what a router tells its peer of an acknowledged password: its serial there, and its tag."""
+    return serial << _BITS | mark
+
+
+def serial_of(told: int) -> int:
+    """Return the serial in it."""
+    return told >> _BITS
+
+
+def tag_of(told: int) -> int:
+    """Return the tag in it, 0 if the peer knew none."""
+    return told & (1 << _BITS) - 1

@@ -1,7 +1,10 @@
 """The bags that two or more features ask about: boot line, addresses, tiers, guests.  Pure."""
 
+from hashlib import sha256
+
 from msgspec import Struct
 
+from holdfast import receipts
 from holdfast.addresses import network, overlap
 
 
@@ -53,6 +56,21 @@ class BootLine(Data, frozen=True, kw_only=True):
     older: bool = False
     other: dict[str, str] = {}
     secrets: dict[str, str] = {}
+
+    @property
+    def pair_key(self) -> bytes:
+        """What both routers of a pair derive alike.  An isolated network's routers are told no secret: there the key
+        keeps networks apart, as keepalived's password does, and no tenant out.
+
+        Only of what lasts as long as the network: two that were told different things of anything else must still meet.
+        """
+        known = [self.secrets.get("router_password", ""), str(self.pair), self.vpccidr, self.guest_gateway]
+        return sha256("\0".join(("holdfast hello", *known)).encode("utf-8", "surrogatepass")).digest()
+
+    @property
+    def pair_is_secret(self) -> bool:
+        """Whether no tenant can derive that key."""
+        return "router_password" in self.secrets
 
 
 class IpAddress(Data, frozen=True, kw_only=True):
@@ -176,10 +194,36 @@ class Metadata(Data, frozen=True, kw_only=True):
 
 
 class Password(Data, frozen=True, kw_only=True):
-    """The newest password of a VM, empty if none waits for it.  `serial` numbers the passwords of its address."""
+    """The newest password of a VM, empty if none waits for it.  `serial` numbers the passwords of its address.
+
+    On a router of a pair `tag` tells it from others (`receipts.tag`), `past` are some of those before it, as
+    `receipts.taken`, and `blind` is one that was counted before the peer was ever heard.
+    """
 
     serial: int
     password: str = ""
+    tag: int = 0
+    past: tuple[int, ...] = ()
+    blind: bool = False
+
+    def is_over(self, told: int) -> bool:
+        """Whether it is not to be given any more, by what the peer tells (`receipts.taken`): its guest has acknowledged
+        this one, or a newer one.
+
+        The two count alike, but for passwords that one of them was never told: so the tag goes before the serial.
+        """
+        mark = receipts.tag_of(told)
+        if self.tag and mark:
+            if mark == self.tag:
+                return True
+            if self.blind or mark in map(receipts.tag_of, self.past):
+                return False
+        return self.serial <= receipts.serial_of(told)
+
+    @property
+    def known(self) -> tuple[int, ...]:
+        """This one and some of those before it, as the peer is told of them (`receipts.taken`)."""
+        return (receipts.taken(self.serial, self.tag), *self.past)
 
 
 class Passwords(Data, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """What was settled on one router of a pair stays settled on the other: passwords, leases, what was revoked."""
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ NONE_WAITS = "saved_password"
 TOLD_S = 1.0
 """How long a router has to tell the other one of an acknowledgement: four times it does within this."""
 PORT, KEPT = 6200, 5010
+BAG = "/etc/cloudstack/vmpassword.json"
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,33 @@ def test_a_password_is_never_delivered_again_by_the_other_one(pair: IsolatedPair
             cut(pair)
             assert asks(pair, "send_my_password") == NONE_WAITS
             pair.ready()
+
+
+def test_a_router_that_has_missed_a_password_gives_the_next_one_once(pair: IsolatedPair) -> None:
+    """It was off while one was told, which nobody fetched: from then on the two count differently."""
+    pair.web1.gets_lease()
+    master, backup = pair.master, pair.backup
+    backup.power_cut()
+    missed = {"ip_address": pair.web, "password": "Missed-1-by-one", "type": "vmpassword"}
+    pair.command_one(pair.routers.index(master), "vm_password", missed)
+    pair.ready()
+    pair.command("vm_password", missed | {"password": "The-2-next"})
+    serials = {router.name: json.loads(router.read(BAG))["passwords"][pair.web]["serial"] for router in pair.routers}
+    assert serials[master.name] == serials[backup.name] + 1
+
+    serving = cut(pair)
+    assert asks(pair, "send_my_password") == "The-2-next"
+    assert asks(pair, "saved_password") == NONE_WAITS
+    pair.ready()
+    time.sleep(TOLD_S)
+    assert cut(pair) is not serving
+    assert asks(pair, "send_my_password") == NONE_WAITS
+
+    pair.ready()
+    pair.command("vm_password", missed | {"password": "The-3-one-after"})
+    cut(pair)
+    assert asks(pair, "send_my_password") == "The-3-one-after"
+    assert asks(pair, "saved_password") == NONE_WAITS
 
 
 def test_a_password_that_nobody_has_acknowledged_waits_on_the_other_one(pair: IsolatedPair) -> None:

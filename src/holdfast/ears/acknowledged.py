@@ -1,6 +1,6 @@
 """Acknowledged passwords, from router to router: none is given to a guest again after a change of roles."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from pathlib import Path
 
@@ -19,8 +19,13 @@ TOLD = "run/holdfast/peer-acknowledged.json"
 
 def keep(root: Path) -> None:
     """Bring what the ear has left to the disk, in a child; OSError if the disk would not take it."""
-    told = msgspec.json.decode((root / TOLD).read_bytes(), type=dict[str, int])
-    pair_files.remember_there(root, peer.merged(pair_files.acknowledged_there(root), told))
+    heard = msgspec.json.decode((root / TOLD).read_bytes(), type=dict[str, int])
+    pair_files.remember_there(root, peer.merged(pair_files.acknowledged_there(root), heard))
+
+
+def told(serial: int, known: Sequence[int]) -> int:
+    """Return what the peer is told of an acknowledged password: with its tag, if that is known."""
+    return next((number for number in known if receipts.serial_of(number) == serial), receipts.taken(serial, 0))
 
 
 class Passwords:
@@ -35,6 +40,7 @@ class Passwords:
         self._saved = -inf
         self._pause_s = GATHER_S
         self._asked: dict[str, int] | None = None
+        self._known: Mapping[str, Sequence[int]] = {}
 
     def hear(self, acknowledged: Mapping[str, int]) -> None:
         """Take in what the peer tells."""
@@ -42,12 +48,14 @@ class Passwords:
             before, self._there = self._there, peer.merged(self._there, acknowledged)
             self._unsaved = self._unsaved or self._there != before
 
-    def keep(self, now: float) -> Iterator[Wish]:
+    def keep(self, now: float, known: Mapping[str, Sequence[int]]) -> Iterator[Wish]:
         """Look at what was acknowledged here, have what was there written down; the guest service's view follows from
-        both.  Asked for again until the disk has it.
+        both.  Asked for again until the disk has it.  `known`: this router's passwords with their tags.
         """
-        if self._here.changed():
-            self._turns.learn(pair_files.acknowledged_here(self.root))
+        if self._here.changed() or known is not self._known:
+            self._known = known
+            here = pair_files.acknowledged_here(self.root)
+            self._turns.learn({address: told(serial, known.get(address, ())) for address, serial in here.items()})
         if now < self.due():
             return
         self._saved = now

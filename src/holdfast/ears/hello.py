@@ -24,7 +24,7 @@ A boot's first run leaves the pair before it starts keepalived: what serves on o
 """
 ANSWER_S = 0.05
 """The shortest time between two hellos that nothing but a greeting called for."""
-_ACKS, _FEWER, _FEWEST = 40, 3, 8  # fewer for each network that is spoken of: a hello fits into one packet
+_ACKS, _FEWER, _FEWEST = 32, 3, 8  # fewer for each network that is spoken of: a hello fits into one packet
 _THIRD_S = 60.0
 
 
@@ -88,7 +88,7 @@ class PeerEar:
         if kind is Kind.FRESH:
             self._last = data
             self.decided.faces[network] = now
-            self.passwords.hear(peer.in_networks(hello.acks, self.pair.faces if self.pair else ()))
+            self.passwords.hear(peer.in_networks(hello.taken, self.pair.faces if self.pair else ()))
         elif kind is Kind.THIRD and now - self._third >= _THIRD_S:
             self._third = now
             alerts.alert(self.root, [f"a third router, {hello.name}, speaks with this pair's secret"])
@@ -112,7 +112,7 @@ class PeerEar:
         own = self.decided.write(own, self.pair, heard, now, outer)
         self._speak(own, self.pair, outer, now)
         yield from self.decided.tell(own, self.pair, heard, now)
-        yield from self.passwords.keep(now)
+        yield from self.passwords.keep(now, self.pair.passwords)
         if self.decided.announcements.step(own.role, heard, now):
             for device, addresses in self.pair.announce:
                 announce(device, addresses)
@@ -138,6 +138,6 @@ class PeerEar:
             nics=nics if full or turn == 3 else None,  # noqa: PLR2004 the other odd one
             flows=pair_files.flows(),
             synced_s=pair_files.synced_s(self.root),
-            acks=self.passwords.next(max(_FEWEST, _ACKS - _FEWER * len(nics)) if beside else _ACKS),
+            taken=self.passwords.next(max(_FEWEST, _ACKS - _FEWER * len(nics)) if beside else _ACKS),
         )
         self.faces.say(peer.encode(self.key, self.talk.say(hello, now)))

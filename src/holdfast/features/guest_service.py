@@ -86,7 +86,7 @@ def _view(router: Router, places: Mapping[str, Interface]) -> str:
             at=at[places[address].nic],
             metadata=told.metadata if told else {},
             userdata=told.userdata if told else None,
-            password=secret.password if secret and secret.serial > there.get(address, 0) else "",
+            password=secret.password if secret and not secret.is_over(there.get(address, 0)) else "",
             serial=secret.serial if secret else 0,
         )
     return msgspec.json.encode(View(guests)).decode()

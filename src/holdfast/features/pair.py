@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from hashlib import sha256
 from operator import itemgetter
 from typing import Any
 
@@ -37,12 +36,11 @@ def contribute(_bag: None, router: Router) -> Iterator[Claim]:
 
 
 def _pair(router: Router) -> Pair:
-    key = _key(router.boot)
-    digests, keys = _digests(router, bytes.fromhex(key))
+    digests, keys = _digests(router, router.boot.pair_key)
     faces = [Face(face.networks[0], face.device, *face.addresses[0]) for face in router.served]
     outer = sorted((*router.of("public"), *router.of("private")), key=lambda face: face.number)
     return Pair(
-        key=key,
+        key=router.boot.pair_key.hex(),
         name=router.boot.name,
         ground=router.ground,
         segment=router.segment.device if router.segment else "",
@@ -56,25 +54,16 @@ def _pair(router: Router) -> Pair:
         digests=digests,
         keys=keys,
         nics={face.network: face.device for face in faces},
+        passwords={address: held.known for address, held in router.passwords.items()},
         gateway_probe=router.facts.settings.gateway_probe,
     )
-
-
-def _key(boot: BootLine) -> str:
-    """What both routers derive alike.  An isolated network's routers are told no secret: there the key keeps networks
-    apart, as keepalived's password does, and no tenant out.
-
-    Only of what lasts as long as the network: two that were told different things of anything else must still meet.
-    """
-    known = [boot.secrets.get("router_password", ""), str(boot.pair), boot.vpccidr, boot.guest_gateway]
-    return sha256("\0".join(("holdfast hello", *known)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _digests(router: Router, key: bytes) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """What both should know alike, by name, and by name and key.  What differs by nature is left out, and what is this
     router's own address, MAC or name within it stands for itself.
     """
-    own, secret = _own(router), "router_password" in router.boot.secrets
+    own, secret = _own(router), router.boot.pair_is_secret
     found, keys = dict[str, str](), dict[str, dict[str, str]]()
     for name, alike in sorted(_alike(router), key=itemgetter(0)):
         mine, known = [] if name in _GUESTS else own, alike if secret else _without_guessed(alike)
