@@ -13,6 +13,8 @@ L2TP = "L2TP-PSK"
 """The connection that all remote users share."""
 FOLDER = "/etc/swanctl/conf.d"
 SETTINGS = "/etc/strongswan.d/holdfast.conf"
+KEY = "ike-"
+"""A connection's key is called by its name with this before it."""
 NAMES = "/run/holdfast/names-wanted.json"
 """Names of peers, for an ear that asks which addresses they have."""
 
@@ -145,7 +147,7 @@ def tunnel(told: Tunnel) -> str:
     owners = dict.fromkeys((told.local_id, told.peer, *told.addresses))
     return text({
         "connections": {name: connection},
-        "secrets": {f"ike-{name}": _secret(told.key, *owners)},
+        "secrets": {f"{KEY}{name}": _secret(told.key, *owners)},
     })  # fmt: skip
 
 
@@ -196,7 +198,7 @@ def l2tp(server: str, key: str) -> str:
         "dpd_delay": f"{DPD_S}s", "dpd_timeout": f"{DPD_TIMEOUT_S}s",
         "local": {"auth": "psk", "id": server}, "remote": {"auth": "psk", "id": "%any"}, "children": {L2TP: child},
     }  # fmt: skip
-    return text({"connections": {L2TP: connection}, "secrets": {f"ike-{L2TP}": _secret(key, server, "%any")}})
+    return text({"connections": {L2TP: connection}, "secrets": {f"{KEY}{L2TP}": _secret(key, server, "%any")}})
 
 
 def text(section: Section) -> str:

@@ -77,6 +77,13 @@ def others_connections_are_left_alone_and_ours_come_back(east: Side) -> None:
     east.is_joined(NORTH)
     assert east.sas()[TO_WEST] == both[TO_WEST]
 
+    # A key whose connection has gone, as a kill between the two leaves it, goes as well.
+    east.vici("load-shared", id="ike-vpn-203_0_81_20-203_0_99_20", type="IKE", data="left behind")
+    assert [line[0] for line in east.changes()] == ["-"]
+    assert east.router.shell(["/opt/cloud/bin/configure.py"]).code == 0
+    assert "203_0_99_20" not in east.vici("get-shared")
+    assert east.sas()[TO_WEST] == both[TO_WEST]
+
     # Whoever dies while he changes one leaves word of it, and what is wanted now is told again.
     note = json.loads(east.router.read("/run/holdfast/marks/vpn"))
     east.router.write("/run/holdfast/marks/vpn", json.dumps(note | {"told": note["told"] | {TO_NORTH: "?"}}))

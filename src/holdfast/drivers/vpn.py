@@ -48,8 +48,13 @@ class Tunnels:
         if not (isinstance(unit, Unit) and unit.running and self._daemon()):
             return
         told = self._told()
-        for name in self._names():
+        names, keys = self._names()
+        for name in sorted(names):
             yield Connection(name, told.get(name, ""), swanctl.path_of(name))
+        for name in sorted(keys - names):
+            # What a kill amid its end has left: of one that is wanted the connection is missing, and that is told anew.
+            if ("Connection", name) not in desired:
+                yield Connection(name, _UNSURE, swanctl.path_of(name))
 
     def check(self, changes: Sequence[Change]) -> Iterable[Failure]:  # noqa: ARG002 charon tells when it is told
         """Nothing to ask."""
@@ -99,14 +104,17 @@ class Tunnels:
             vici.ask("load-shared", {"id": identity, "type": "IKE", "data": data, "owners": owners})
         vici.ask("load-conn", {wanted.name: _spoken(connections[wanted.name])})
 
-    def _names(self) -> list[str]:
+    def _names(self) -> tuple[set[str], set[str]]:
+        """Which connections of ours charon has, and of which it has the key."""
         from holdfast.vici import Vici  # noqa: PLC0415 only a router with a VPN pays for it
 
         try:
             with Vici(self.root) as vici:
-                return [name for name in map(str, vici.ask("get-conns").get("conns", ())) if swanctl.is_ours(name)]
+                names = {str(name) for name in vici.ask("get-conns").get("conns", ())}
+                keys = {str(key).removeprefix(swanctl.KEY) for key in vici.ask("get-shared").get("keys", ())}
         except OSError:
-            return []  # `apply` says why
+            return set(), set()  # `apply` says why
+        return {*filter(swanctl.is_ours, names)}, {*filter(swanctl.is_ours, keys)}
 
     def _daemon(self) -> str:
         """Invocation id of the running unit, empty if it does not run: the link that systemd keeps for its journal."""
@@ -133,7 +141,7 @@ def _end(vici: "Vici", name: str) -> None:
 
     asked: tuple[tuple[str, dict[str, Value]], ...] = (
         ("unload-conn", {"name": name}),
-        ("unload-shared", {"id": f"ike-{name}"}),
+        ("unload-shared", {"id": f"{swanctl.KEY}{name}"}),
         ("terminate", {"ike": name, "force": "yes", "timeout": _END_MS, "loglevel": "-1"}),
     )
     for request, message in asked:
