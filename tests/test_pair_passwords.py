@@ -135,6 +135,12 @@ def test_a_router_alone_has_no_tags() -> None:
     assert alone.held == Password(serial=1, password="a")  # noqa: S106 a made-up one
 
 
+def test_a_secret_that_is_empty_is_none() -> None:
+    assert SECRET.pair_is_secret
+    assert not BootLine(redundant=True, secrets={"router_password": ""}).pair_is_secret
+    assert not KNOWN_TO_TENANTS.pair_is_secret
+
+
 def test_a_tag_tells_little_where_tenants_can_make_it() -> None:
     words = [f"word{n}" for n in range(3000)]
     key = KNOWN_TO_TENANTS.pair_key

@@ -70,7 +70,7 @@ class BootLine(Data, frozen=True, kw_only=True):
     @property
     def pair_is_secret(self) -> bool:
         """Whether no tenant can derive that key."""
-        return "router_password" in self.secrets
+        return bool(self.secrets.get("router_password"))
 
 
 class IpAddress(Data, frozen=True, kw_only=True):
