@@ -48,8 +48,8 @@ appliance: setup  ## whole stories: the demo, packages, upgrades, adoption of ot
 	@$(PYTEST) -m "appliance and not soak"
 
 .PHONY: soak
-soak: setup imaging  ## every test with full counts and repetitions; takes long (root)
-	@HOLDFAST_SOAK=1 $(PYTEST)
+soak: setup imaging  ## every test with full counts and repetitions, for hours; ONLY=tests/lab/test_pair.py for a part (root)
+	@HOLDFAST_SOAK=1 $(PYTEST) $(ONLY)
 
 .PHONY: bench
 bench: setup  ## measure; ONLY=name for one benchmark (root)

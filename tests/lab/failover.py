@@ -120,12 +120,15 @@ def repeated(tell: Callable[[str], None], case: str, bound_s: float, once: Calla
 
 def measured(tell: Callable[[str], None], case: str, bound_s: float, values: Sequence[float]) -> None:
     """Tell the times of all runs and hold them to the bound, see `repeated`."""
-    middle = statistics.median(values)
-    rounded = {
-        name: round(value, 3) for name, value in (("min", min(values)), ("median", middle), ("max", max(values)))
-    }
-    tell(json.dumps({"case": case, "bound": bound_s, "runs": len(values), **rounded}))
+    summed(tell, case, values, bound_s)
     assert max(values) <= SLACK * bound_s, case
+
+
+def summed(tell: Callable[[str], None], case: str, values: Sequence[float], bound_s: float | None = None) -> None:
+    """Tell least, median and most of the times of all runs, and their bound where one is promised."""
+    times = {"min": min(values), "median": statistics.median(values), "max": max(values)}
+    rounded = {name: round(value, 3) for name, value in times.items()}
+    tell(json.dumps({"case": case, "bound": bound_s, "runs": len(values), **rounded}))
 
 
 def taken_over(pair: Pair, router: Router, timeout_s: float = 3 * DETECTION_S) -> None:

@@ -29,6 +29,7 @@ from failover import (
     reigns,
     repeated,
     serves_guests,
+    summed,
     taken_over,
     truth,
     watch,
@@ -75,23 +76,25 @@ def cut(pair: IsolatedPair) -> None:
 
 
 def test_of_two_that_boot_at_the_same_moment_one_serves(pair: IsolatedPair, tell: Callable[[str], None]) -> None:
-    for _ in range(RUNS):
+    firsts: list[float] = []
+
+    def once() -> float:
         for router in pair.routers:
             router.power_cut()
         began = time.time()
         pair.boot()
         master = pair.master
-        firsts = [entry.at - began for entry in pair.entered(master) if entry.word == "MASTER"]
+        firsts.append(min(entry.at - began for entry in pair.entered(master) if entry.word == "MASTER"))
         pair.ready()
         now = time.time()
         both, _ = overlap_and_gap([reigns(pair.entered(router), now) for router in pair.routers], began, now)
-        tell(
-            f"master {min(firsts):.2f} s after power on, {pair.elections()} states entered by both, two masters for"
-            f" {both * 1000:.0f} ms"
-        )
-        assert both <= SLACK * TWO_S
+        tell(f"master {firsts[-1]:.2f} s after power on, {pair.elections()} states entered by both")
         truth(pair, master)
         serves_guests(pair, master)
+        return both
+
+    repeated(tell, "both booted at once: two serve", TWO_S, once)
+    summed(tell, "both booted at once: one serves after power on", firsts)
 
 
 def test_a_power_cut_of_the_one_that_serves(pair: IsolatedPair, tell: Callable[[str], None]) -> None:
@@ -228,7 +231,7 @@ def test_the_count_of_promotions_comes_to_its_end_and_starts_again(
     """At its end both claim the same rank at most: still one serves, and it is agreed upon anew."""
     rank(pair.master, TERMS[1])
     rank(pair.backup, TERMS[0])
-    for _ in range(3):
+    for _ in range(max(3, RUNS)):
         promoted = pair.backup
         pair.hand_over()
         pair.ready()

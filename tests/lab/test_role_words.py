@@ -14,6 +14,7 @@ pytestmark = pytest.mark.lab
 OWN = "10.31.5.2"
 PAIR = {"redundant_router": "1", "advert_int": "1", "redundant_state": "PRIMARY", "guestgw": GUEST_GATEWAY}
 HOOK = "/opt/holdfast/libexec/holdfast-role"
+CONF = "/etc/keepalived/keepalived.conf"
 SERVICES = ("dnsmasq.service", "holdfast-guest.socket")
 
 
@@ -213,3 +214,20 @@ def test_a_call_of_checkrouter_is_quick(net: OneOfAPair) -> None:
     seconds = sorted(net.router.run("checkrouter.sh").seconds for _ in range(9))
 
     assert seconds[4] < SLACK * 0.15, seconds  # with the start of a process inside the router
+
+
+def test_without_the_agent_a_word_has_everything_put_right(net: OneOfAPair) -> None:
+    """Its own unit does the work then, and may do all that it takes: files too, and what their programs say of them."""
+    net.line |= PAIR
+    net.switch_on()
+    net.is_now("PRIMARY")
+    net.rests()
+    text = net.router.read(CONF)
+    assert net.router.shell(["systemctl", "stop", "holdfast-agent.service"]).code == 0
+    net.router.write(CONF, f"{text}! by hand\n")
+
+    net.hook("BACKUP", "MASTER")
+
+    net.router.eventually(lambda: net.router.read(CONF) == text, "keepalived's text is as it was")
+    net.rests()
+    assert net.router.shell(["systemctl", "is-failed", "holdfast-role.service"]).code != 0
