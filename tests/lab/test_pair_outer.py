@@ -55,7 +55,6 @@ def test_a_lost_public_link(pair: IsolatedPair, tell: Callable[[str], None]) -> 
         old.carrier(nic, up=False)
         try:
             taken_over(pair, new)
-            assert pair.says(old) == "FAULT"
             assert _alerts(old) > alerts
         finally:
             old.carrier(nic, up=True)
