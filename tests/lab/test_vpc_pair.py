@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 from failover import counted, repeated
 from pair import ADVERT_S, FAR, VpcPair, vpc_pair
+from slack import SLACK
 from streams import Streams
 
 from holdfast.lab.probe import Flow
@@ -180,6 +181,7 @@ def burst(how: str, tell: Callable[[str], None]) -> float | None:
         for tier in BURST:
             assert pair.holds(master, f"10.71.{tier}.1")
             assert not pair.holds(pair.other(master), f"10.71.{tier}.1")
+        assert settled <= SLACK * SETTLED_S
         if probe.void:
             return None
         assert count.lost == 0
