@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast import pair_files, receipts
+from holdfast.acknowledgements import merged
 from holdfast.ears import acknowledged
 from holdfast.features.vm_password import VmPassword, merge
-from holdfast.peer import merged
 from holdfast.router import Facts, Router
 from holdfast.shared import BootLine, Password, Passwords
 

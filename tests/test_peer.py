@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace
 
-from holdfast import holding, peer, verdict
+from holdfast import acknowledgements, holding, peer, verdict
+from holdfast.acknowledgements import Acknowledgements
 from holdfast.answers import peer as answer
 from holdfast.holding import Holding
-from holdfast.peer import FRESH_S, HIGHEST_TERM, INTERVAL_S, Acknowledgements, Face, Hello, Here, Kind, Peer, Sent, Talk
+from holdfast.peer import FRESH_S, HIGHEST_TERM, INTERVAL_S, Face, Hello, Here, Kind, Peer, Sent, Talk
 from holdfast.verdict import Announcements, Differences, Links, Outage, Presence, Stuck, TwoMasters, Yielding
 
 KEY, OTHER = b"k" * 32, b"o" * 32
@@ -238,15 +239,15 @@ def test_only_guests_of_these_networks_acknowledge_anything() -> None:
     faces = [Face(f"10.71.{n}.0/24", f"eth{n}", f"10.71.{n}.1", 24) for n in (1, 2)]
     told = {"10.71.1.7": 1, "10.71.2.254": 2, "10.71.3.7": 3, "8.8.8.8": 4, "none": 5}
 
-    assert peer.in_networks(told, faces) == {"10.71.1.7": 1, "10.71.2.254": 2}
-    assert peer.in_networks(told, ()) == {}
-    assert peer.merged({"10.71.1.7": 1}, {"10.71.1.7": peer.HIGHEST_TAKEN + 1}) == {"10.71.1.7": 1}
+    assert acknowledgements.in_networks(told, faces) == {"10.71.1.7": 1, "10.71.2.254": 2}
+    assert acknowledgements.in_networks(told, ()) == {}
+    assert acknowledgements.merged({"10.71.1.7": 1}, {"10.71.1.7": peer.HIGHEST_TAKEN + 1}) == {"10.71.1.7": 1}
     assert peer.decode(KEY, peer.encode(KEY, Hello(taken={"10.71.1.7": peer.HIGHEST_TAKEN + 1}))) is None
 
 
 @given(st.dictionaries(st.sampled_from(["10.1.0.1", "10.1.0.2", "::1", "x"]), st.integers(0, 9)), st.integers(0, 9))
 def test_what_was_acknowledged_only_grows(told: dict[str, int], known: int) -> None:
-    merged = peer.merged({"10.1.0.1": known}, told)
+    merged = acknowledgements.merged({"10.1.0.1": known}, told)
 
     assert merged["10.1.0.1"] == max(known, told.get("10.1.0.1", 0))
     assert merged.keys() <= {"10.1.0.1", "10.1.0.2"}

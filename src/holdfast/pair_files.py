@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from holdfast import conntrackd, pairing, receipts, role_report, whole
-from holdfast.peer import HIGHEST_TERM, Pair, merged
+from holdfast.acknowledgements import merged
+from holdfast.peer import HIGHEST_TERM, Pair
 
 BY = "run/holdfast/role.by"
 ROLE_LOCK = "run/holdfast/role.lock"

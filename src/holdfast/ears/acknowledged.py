@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast import alerts, pair_files, pairing, peer, receipts
+from holdfast import alerts, pair_files, pairing, receipts
+from holdfast.acknowledgements import Acknowledgements, merged
 from holdfast.ears import Wish
 
 GATHER_S, LONGEST_S = 2.0, 64.0
@@ -20,7 +21,7 @@ TOLD = "run/holdfast/peer-acknowledged.json"
 def keep(root: Path) -> None:
     """Bring what the ear has left to the disk, in a child; OSError if the disk would not take it."""
     heard = msgspec.json.decode((root / TOLD).read_bytes(), type=dict[str, int])
-    pair_files.remember_there(root, peer.merged(pair_files.acknowledged_there(root), heard))
+    pair_files.remember_there(root, merged(pair_files.acknowledged_there(root), heard))
 
 
 def told(serial: int, known: Sequence[int]) -> int:
@@ -34,7 +35,7 @@ class Passwords:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._here = pair_files.Watched(root / receipts.PATH.lstrip("/"))
-        self._turns = peer.Acknowledgements()
+        self._turns = Acknowledgements()
         self._there = pair_files.acknowledged_there(root)
         self._unsaved = False
         self._saved = -inf
@@ -45,7 +46,7 @@ class Passwords:
     def hear(self, acknowledged: Mapping[str, int]) -> None:
         """Take in what the peer tells."""
         if any(serial > self._there.get(address, 0) for address, serial in acknowledged.items()):
-            before, self._there = self._there, peer.merged(self._there, acknowledged)
+            before, self._there = self._there, merged(self._there, acknowledged)
             self._unsaved = self._unsaved or self._there != before
 
     def keep(self, now: float, known: Mapping[str, Sequence[int]]) -> Iterator[Wish]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from holdfast import alerts, apart, pair_files, pairing, peer, verdict
+from holdfast.acknowledgements import in_networks
 from holdfast.announce import announce
 from holdfast.ears import Wish
 from holdfast.ears.acknowledged import Passwords
@@ -88,7 +89,7 @@ class PeerEar:
         if kind is Kind.FRESH:
             self._last = data
             self.decided.faces[network] = now
-            self.passwords.hear(peer.in_networks(hello.taken, self.pair.faces if self.pair else ()))
+            self.passwords.hear(in_networks(hello.taken, self.pair.faces if self.pair else ()))
         elif kind is Kind.THIRD and now - self._third >= _THIRD_S:
             self._third = now
             alerts.alert(self.root, [f"a third router, {hello.name}, speaks with this pair's secret"])
