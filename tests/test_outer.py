@@ -174,9 +174,7 @@ def test_a_gateway_that_was_not_asked_has_not_kept_silent(monkeypatch: pytest.Mo
         monkeypatch.setattr(outer_ear, "_arp", lambda _: here)
         monkeypatch.setattr(Gateways, "_ask", lambda *_: None)
         gateways = Gateways()
-        probed = Pair(
-            key="", announce=(("eth2", ("203.0.113.7",)),), gateways=(("eth2", "203.0.113.1"),), gateway_probe=True
-        )
+        probed = Pair(key="", announce=(("eth2", ("203.0.113.7",)),), probed=(("eth2", "203.0.113.1"),))
         gateways.keep(probed, serving=True)
         there.send(bytes(14) + socket.inet_aton("203.0.113.1") + bytes(10))
         assert gateways.step(1.0) is True

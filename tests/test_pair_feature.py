@@ -95,7 +95,7 @@ def test_the_file() -> None:
         ("eth1", ("203.0.113.72",)), ("eth2", ("10.72.1.1",)), ("eth3", ("10.72.2.1",)), ("eth4", ("10.72.3.1",))
     )  # fmt: skip
     assert one.gateways == (("eth1", "203.0.113.1"),)
-    assert not one.gateway_probe
+    assert one.probed == ()
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_settings_are_compared_and_are_in_force() -> None:
     one, two = pair(ONE, chosen), pair(ONE)
 
     assert {name for name in one.digests if one.digests[name] != two.digests[name]} == {"settings"}
-    assert (one.ground, one.gateway_probe) == ("10.72.1.1/24 v3 0.2", True)
+    assert (one.ground, one.probed) == ("10.72.1.1/24 v3 0.2", (("eth1", "203.0.113.1"),))
 
 
 @given(st.permutations([ADDRESS, tier(1), tier(2), tier(3), dhcp(7), dhcp(8)]))

@@ -26,7 +26,8 @@ FULL = Hello(
     name="r-71-VM", boot="ab12", n=7, echo=(("cd34", 5),), role="MASTER", said="100 7", term=3,
     ground="10.71.1.1/24 v2 1", moving="10.71.2.1/24 v2 1", release=True, hold=True, leaving=True, boost=True,
     able=True, outer=2, digests={"firewallrules": "00c0ffee"},
-    nics={"10.71.1.0/24": Here("eth2", "10.71.1.120", "02:00:47:00:00:01")}, flows=10_000, taken={"10.71.1.7": 4},
+    nics={"10.71.1.0/24": Here("eth2", "10.71.1.120", "02:00:47:00:00:01")},
+    neighbours={"203.0.113.1": "02:00:cb:00:71:01"}, flows=10_000, taken={"10.71.1.7": 4},
 )  # fmt: skip
 
 
@@ -90,6 +91,10 @@ def test_whoever_has_the_key_cannot_harm_either(text: bytes) -> None:
     [
         b'{"v":2}', b'{"v":"1"}', b'{"term":15}', b'{"term":-1}', b'{"n":1e400}', b'{"name":"\\ud800"}', b"[]", b"null",
         b'{"boot":"\xff"}', b'{"x":' + b"[" * 4000 + b"]" * 4000 + b"}", b'{"echo":[["a"]]}', b'{"n":-1}',
+        *(
+            b'{"neighbours":{"192.0.2.1":"02:00:00:00:00:%s"}}' % bad
+            for bad in (b"", b"1", b"0A", b"0a:0b", b"0a\\n", b"0a dev eth0")
+        ),
     ],
 )  # fmt: skip
 def test_refused(text: bytes) -> None:
@@ -113,6 +118,7 @@ def test_refused(text: bytes) -> None:
         lambda bad: {"nics": {"10.1.0.0/24": [bad, "10.1.0.1", "02:00:00:00:00:01"]}},
         lambda bad: {"nics": {"10.1.0.0/24": ["eth0", bad, "02:00:00:00:00:01"]}},
         lambda bad: {"nics": {"10.1.0.0/24": ["eth0", "10.1.0.1", bad]}},
+        lambda bad: {"neighbours": {bad: "02:00:00:00:00:01"}},
         lambda bad: {"taken": {bad: 1}},
     ],
 )
@@ -135,7 +141,7 @@ def test_so_many_networks_that_no_datagram_holds_them_are_left_out() -> None:
     data = peer.encode(KEY, replace(FULL, digests=digests))
 
     assert len(data) <= peer.LONGEST
-    assert peer.decode(KEY, data) == replace(FULL, digests=None, nics=None, taken={})
+    assert peer.decode(KEY, data) == replace(FULL, digests=None, nics=None, neighbours=None, taken={})
 
 
 # Freshness.
@@ -208,11 +214,20 @@ def test_what_is_said_now_and_then_is_remembered() -> None:
     one, two = Talk("one"), Talk("two")
     meet(one, two)
     two.hear(one.say(Hello(), 0), 0)
-    one.hear(two.say(Hello(name="two", digests={"a": "1"}, nics=FULL.nics), 0), 0)
+    said = Hello(name="two", digests={"a": "1"}, keys={"a": {"b": "2"}}, nics=FULL.nics, neighbours=FULL.neighbours)
+    one.hear(two.say(said, 0), 0)
     one.hear(two.say(Hello(name="two"), 0), 0)
 
     assert one.peer
-    assert (one.peer.hello.digests, one.peer.hello.nics) == ({"a": "1"}, FULL.nics)
+    held = one.peer.hello
+    assert (held.digests, held.keys, held.nics, held.neighbours) == (
+        said.digests,
+        said.keys,
+        said.nics,
+        said.neighbours,
+    )
+    one.hear(two.say(Hello(name="two", neighbours={}), 0), 0)
+    assert one.peer.hello.neighbours == {}, "what is said anew holds"
 
 
 def test_new_acknowledgements_go_first_four_times_and_the_rest_in_turn() -> None:

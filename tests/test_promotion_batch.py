@@ -131,7 +131,7 @@ class Hooked:
         called.unlink(missing_ok=True)
         subprocess.run(["/bin/sh", self.root / "hook", "INSTANCE", "inside", word, "240"], check=True, timeout=10)
         assert self.read("role") == {"STOP": "BACKUP"}.get(word, word)
-        return called.read_text().removeprefix("-force -batch ").strip() if called.exists() else ""
+        return called.read_text().replace("-force -batch ", "").strip() if called.exists() else ""
 
     def read(self, name: str) -> str:
         return (self.root / "run/holdfast" / name).read_text().strip()
@@ -182,6 +182,13 @@ def test_the_hook_refuses_a_batch_for_another_generation_or_another_nic(hooked: 
     assert not hooked.says("MASTER"), "whoever made it did not say for what"
     (hooked.root / "run/holdfast/promotion").unlink()
     assert not hooked.says("MASTER")
+
+
+def test_the_gateways_macs_are_set_when_the_links_are_up_and_at_a_promotion_alone(hooked: Hooked) -> None:
+    hooked.left(12)
+    (hooked.root / "run/holdfast/neighbours").write_text("")
+    assert hooked.runs("MASTER").split() == ["promotion", "neighbours"]
+    assert hooked.runs("BACKUP") == "demotion"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ _PROOF = 16
 _ECHOES = 4
 _SENT = 64  # hellos: an echo that is fresh is among them, even where much is said at once
 _MOST = 10**18
+_NOW_AND_THEN = ("digests", "keys", "nics", "neighbours")
 HIGHEST_TAKEN = 10**9 << 16
 """What is told of passwords (`receipts.taken`): a number above it is of nobody's."""
 
@@ -36,6 +37,7 @@ _Name = Annotated[str, Meta(max_length=255, pattern=r"\A[!-~]*\Z")]
 _Role = Annotated[str, Meta(pattern=r"\A(MASTER|BACKUP|FAULT|)\Z")]
 _Words = Annotated[str, Meta(max_length=64, pattern=r"\A[0-9A-Za-z./:_ -]*\Z")]
 _Address = Annotated[str, Meta(max_length=64, pattern=r"\A[0-9A-Fa-f.:/]*\Z")]
+_Mac = Annotated[str, Meta(pattern=r"\A[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")]
 
 
 class Face(Struct, frozen=True):
@@ -53,7 +55,8 @@ class Pair(Struct, frozen=True, kw_only=True):
     `ground`: the segment's shared interface, VRRP's version and interval, as `10.71.1.1/24 v2 1`; both routers need
     the same, empty where there is no segment.  `segment`: its device.  `outer`: public nics and private gateways',
     `missing`: those that are wanted and absent.
-    `announce`: devices and what the serving router has on them.  `gateways`: public nics and the routers behind them.
+    `announce`: devices and what the serving router has on them.  `gateways`: outer nics and the routers behind them,
+    `probed`: those of them that are asked whether they still speak.
     `digests`: of what both routers should know alike, `keys`: of each key within it.  `nics`: device of each guest
     network.  `passwords`: by guest address, as hellos tell of them.
     """
@@ -72,7 +75,7 @@ class Pair(Struct, frozen=True, kw_only=True):
     keys: dict[str, dict[str, str]] = {}
     nics: dict[str, str] = {}
     passwords: dict[str, tuple[int, ...]] = {}
-    gateway_probe: bool = False
+    probed: tuple[tuple[str, str], ...] = ()
 
 
 class Here(NamedTuple):
@@ -89,8 +92,9 @@ class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `boot`: drawn anew by each agent that starts; `n`: counts its hellos.  `echo`: (boot, n) of what was heard, the peer
     first.  `said`: role.by.  `moving`, `release`: the ground it waits to move to, and that the peer may begin there.
     `able`: it could serve.  `outer`: how many outer links carry.  `digests`, `keys` (see `holdfast.apart`), `nics` (by
-    network): None in a hello that does not repeat them.  `synced_s`: how long ago it has told, or asked for, all
-    connections; None if it has not.  `taken`: newest acknowledged password by guest address.
+    network), `neighbours` (MAC by address, of the gateways that it has found): None in a hello that does not repeat
+    them.  `synced_s`: how long ago it has told, or asked for, all connections; None if it has not.  `taken`: newest
+    acknowledged password by guest address.
     """
 
     v: int = VERSION
@@ -112,6 +116,7 @@ class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True):
     digests: dict[_Words, _Words] | None = None
     keys: dict[_Words, dict[_Words, _Words]] | None = None
     nics: dict[_Address, Here] | None = None
+    neighbours: dict[_Address, _Mac] | None = None
     flows: _Count = 0
     synced_s: _Count | None = None
     taken: dict[_Address, _Taken] = {}
@@ -138,7 +143,7 @@ class Kind(Enum):
 class Peer(NamedTuple):
     """The other router: its newest fresh hello, when it came, and what of ours it answered.
 
-    `hello.digests`, `hello.keys` and `hello.nics` are those that it said last.
+    What it repeats only now and then (`digests`, `keys`, `nics`, `neighbours`) is what it said last.
     """
 
     hello: Hello
@@ -154,7 +159,7 @@ def encode(key: bytes, hello: Hello) -> bytes:
     """Return the datagram."""
     text = msgspec.json.encode(hello)
     if len(text) > LONGEST - _PROOF:
-        text = msgspec.json.encode(replace(hello, digests=None, keys=None, nics=None, taken={}))
+        text = msgspec.json.encode(replace(hello, digests=None, keys=None, nics=None, neighbours=None, taken={}))
     return _proof(key, text) + text
 
 
@@ -230,10 +235,8 @@ class Talk:
         if self.peer and self.peer.fresh(now) and hello.name != self.peer.hello.name:
             return Kind.THIRD
         if held and held.boot == hello.boot:
-            digests = held.digests if hello.digests is None else hello.digests
-            nics = held.nics if hello.nics is None else hello.nics
-            keys = held.keys if hello.keys is None else hello.keys
-            hello = replace(hello, digests=digests, keys=keys, nics=nics)
+            said = {name: getattr(hello, name) for name in _NOW_AND_THEN}
+            hello = replace(hello, **{name: getattr(held, name) for name in said if said[name] is None})
         self.peer = Peer(hello, now, answered)
         return Kind.FRESH
 

@@ -16,7 +16,7 @@ import pytest
 from slack import SLACK
 from test_drivers import inside, ip
 
-from holdfast import alerts, pair_files, pairing, receipts
+from holdfast import alerts, neighbours, pair_files, pairing, receipts
 from holdfast.ears.faces import Faces
 from holdfast.peer import Face
 
@@ -26,6 +26,7 @@ KEY = "6b" * 32
 OTHER_KEY = "6c" * 32
 REPOSITORY = Path(__file__).parents[2]
 STRANGER = "s"
+NEIGHBOURS = neighbours.PATH.lstrip("/")
 
 
 def until(true: Callable[[], Any], timeout_s: float) -> float:
@@ -411,19 +412,44 @@ def test_a_serving_router_whose_outer_link_is_dark_yields(tmp_path: Path, tell: 
         assert two.peer["able"] is False
 
 
+def far_gateway(made: World) -> None:
+    """A gateway behind a link of the first router's own."""
+    one, outside = made.ears[0].namespace, made.spaces[3]
+    ip("-n", one, "link", "add", "eth8", "type", "veth", "peer", "name", "far8", "netns", outside)
+    ip("-n", outside, "link", "set", "far8", "address", "02:00:c6:33:64:01")
+    for space, device, address in ((one, "eth8", "198.51.100.71"), (outside, "far8", "198.51.100.1")):
+        ip("-n", space, "addr", "add", f"{address}/24", "dev", device)
+        ip("-n", space, "link", "set", device, "up")
+
+
+def test_who_stands_by_learns_its_gateways_macs(tmp_path: Path) -> None:
+    with world(tmp_path) as made:
+        one, two = made.ears
+        far_gateway(made)
+        one.pair(gateways=[["eth8", "198.51.100.1"], ["eth9", "192.0.2.1"]])
+        two.pair(gateways=[["eth3", "198.51.100.1"], ["eth4", "192.0.2.1"]])
+        one.say("MASTER")
+        two.say("BACKUP")
+        one.start()
+        two.start()
+        until(lambda: met(one, two), 5.0)
+        assert not (two.root / NEIGHBOURS).exists(), "nobody has asked for the gateway yet"
+        with inside(one.namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as guest:
+            guest.sendto(b"", ("198.51.100.1", 9))
+        said = "neighbor replace 198.51.100.1 lladdr 02:00:c6:33:64:01 dev {} nud probe\n"
+        until((two.root / NEIGHBOURS).exists, 2.5)
+        assert (two.root / NEIGHBOURS).read_text() == said.format("eth3"), "by its own name for the nic"
+        assert (one.root / NEIGHBOURS).read_text() == said.format("eth8")
+
+
 def test_a_serving_router_whose_gateway_falls_silent_yields(tmp_path: Path, tell: Callable[[str], None]) -> None:
     with world(tmp_path) as made:
         one, two = made.ears
-        outside = made.spaces[3]
-        ip("-n", one.namespace, "link", "add", "eth8", "type", "veth", "peer", "name", "far8", "netns", outside)
-        for space, device, address in ((one.namespace, "eth8", "198.51.100.71"), (outside, "far8", "198.51.100.1")):
-            ip("-n", space, "addr", "add", f"{address}/24", "dev", device)
-            ip("-n", space, "link", "set", device, "up")
+        far_gateway(made)
         one.pair(
             outer=["eth8"],
             announce=[["eth8", ["198.51.100.71"]]],
-            gateways=[["eth8", "198.51.100.1"], ["eth9", "192.0.2.1"]],
-            gateway_probe=True,
+            probed=[["eth8", "198.51.100.1"], ["eth9", "192.0.2.1"]],
         )
         one.say("MASTER")
         two.say("BACKUP")
@@ -432,7 +458,7 @@ def test_a_serving_router_whose_gateway_falls_silent_yields(tmp_path: Path, tell
         until(lambda: met(one, two) and one.peer["able"], 5.0)
         time.sleep(5.0)
         assert one.tracked("fault") == 0, "it speaks; and one that never spoke is not missed"
-        ip("-n", outside, "link", "set", "far8", "arp", "off")
+        ip("-n", made.spaces[3], "link", "set", "far8", "arp", "off")
         took = until(lambda: one.tracked("fault") == 1, 8.0)
         tell(f"in fault {took:.1f} s after the gateway fell silent")
         assert one.alerts == ["this router yields to its peer: its gateway is silent"]

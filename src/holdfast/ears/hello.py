@@ -14,6 +14,7 @@ from holdfast.ears import Wish
 from holdfast.ears.acknowledged import Passwords
 from holdfast.ears.decisions import Decisions, leaving
 from holdfast.ears.faces import Faces
+from holdfast.ears.neighbours import Neighbours
 from holdfast.ears.outer import Gateways, links
 from holdfast.pair_files import Own, Watched
 from holdfast.peer import Hello, Here, Kind, Pair, Talk
@@ -42,6 +43,7 @@ class PeerEar:
         self.passwords = Passwords(root)
         self.decided = Decisions(root, now)
         self._asked = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self.neighbours = Neighbours(root, self._asked)
         self._file = Watched(root / pairing.PAIR)
         self._last: bytes = b""  # the same hello comes in by every face
         self._said = Hello()
@@ -105,10 +107,13 @@ class PeerEar:
         if self.pair is None:
             self._spoke = now
             self.gateways.keep(None, serving=False)
+            self.neighbours.over()
             self.decided.over()
             return
         heard = self.talk.heard(now)
-        self.gateways.keep(self.pair, serving=own.role == verdict.MASTER)
+        serving = own.role == verdict.MASTER
+        self.gateways.keep(self.pair, serving=serving)
+        self.neighbours.keep(self.pair, heard, now, serving=serving)
         outer = links(self._asked, self.pair.outer, len(self.pair.missing))._replace(gateway=self.gateways.step(now))
         own = self.decided.write(own, self.pair, heard, now, outer)
         self._speak(own, self.pair, outer, now)
@@ -137,6 +142,7 @@ class PeerEar:
             digests=pair.digests if full or turn == 1 else None,
             keys=apart.told(self.key, pair.keys, self.decided.differ) if full or turn == 1 else None,
             nics=nics if full or turn == 3 else None,  # noqa: PLR2004 the other odd one
+            neighbours=self.neighbours.found if full or turn == 3 else None,  # noqa: PLR2004 the same
             flows=pair_files.flows(),
             synced_s=pair_files.synced_s(self.root),
             taken=self.passwords.next(max(_FEWEST, _ACKS - _FEWER * len(nics)) if beside else _ACKS),

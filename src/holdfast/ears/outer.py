@@ -62,9 +62,9 @@ class Gateways:
     def keep(self, pair: Pair | None, *, serving: bool) -> None:
         """Have an ear for each gateway on its device, none where nobody asked for it or this router does not serve."""
         wanted = set()
-        if pair and pair.gateway_probe and serving:
+        if pair and serving:
             own = {device: addresses[0] for device, addresses in pair.announce if addresses}
-            wanted = {(device, gateway, own[device]) for device, gateway in pair.gateways if device in own}
+            wanted = {(device, gateway, own[device]) for device, gateway in pair.probed if device in own}
         for gone in self._ears.keys() - wanted:
             self._ears.pop(gone).close()
         self._spoke = {name: at for name, at in self._spoke.items() if name in wanted}

@@ -1,7 +1,7 @@
 """What this router is in its pair: left for the agent's ears, which tell the other router of it."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from holdfast import apart, peer
 from holdfast.addresses import network, number
 from holdfast.feature import Claim, Feature
-from holdfast.interface import missing
+from holdfast.interface import Interface, missing
 from holdfast.peer import Face, Pair
 from holdfast.router import Router
 from holdfast.shared import BootLine, Data
@@ -49,14 +49,18 @@ def _pair(router: Router) -> Pair:
         outer=tuple(face.device for face in outer),
         missing=missing(router.interfaces),
         announce=router.announced,
+        gateways=_gateways(outer),
         # A private gateway's far end is its owner's: that it is silent says nothing of this router.
-        gateways=tuple((face.device, face.gateway) for face in outer if face.gateway and face.purpose == "public"),
+        probed=_gateways(router.of("public")) if router.facts.settings.gateway_probe else (),
         digests=digests,
         keys=keys,
         nics={face.network: face.device for face in faces},
         passwords={address: held.known for address, held in router.passwords.items()},
-        gateway_probe=router.facts.settings.gateway_probe,
     )
+
+
+def _gateways(faces: Iterable[Interface]) -> tuple[tuple[str, str], ...]:
+    return tuple((face.device, face.gateway) for face in faces if face.gateway)
 
 
 def _digests(router: Router, key: bytes) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
