@@ -39,13 +39,13 @@ check: setup  ## lint, types and the tests that need neither root nor a network
 .PHONY: lab
 lab: setup  ## the tests that build routers out of namespaces (root)
 	@echo "== lab tests"
-	@$(PYTEST) -n 4 --dist loadfile -m "lab and not soak and not alone and not appliance"
-	@$(PYTEST) -n 2 --dist loadfile -m "lab and not soak and alone and pair and not appliance"
-	@$(PYTEST) -m "lab and not soak and alone and not pair and not appliance"
+	@$(PYTEST) -n 4 --dist loadfile --no-loadscope-reorder -m "lab and not soak and not alone and not appliance" tests/lab
+	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "lab and not soak and alone and pair and not appliance" tests/lab
+	@$(PYTEST) -m "lab and not soak and alone and not pair and not appliance" tests/lab
 
 .PHONY: appliance
 appliance: setup  ## whole stories: the demo, packages, upgrades, adoption of other machines (root)
-	@$(PYTEST) -m "appliance and not soak"
+	@$(PYTEST) -m "appliance and not soak" tests/lab
 
 .PHONY: soak
 soak: setup imaging  ## every test with full counts and repetitions, for hours; ONLY=tests/lab/test_pair.py for a part (root)
