@@ -347,7 +347,11 @@ def a_port_forward_needs_the_acl_too(net: Vpc) -> None:
     net.world.cannot_reach(FORWARDS, 9000, source=FAR)
     net.world.cannot_reach(UNUSED, 8080, source=FAR)
     net.world.cannot_reach(SOURCE_NAT, 8080, source=FAR)
-    assert {packet for packet in watch.packets() if packet.proto == "tcp"} == set()
+    # The end of the connection above may still come, where the machine is busy.
+    own = (NEAR, 8080)
+    assert {
+        packet for packet in watch.packets() if packet.proto == "tcp" and (packet.source, packet.port) != own
+    } == set()
 
 
 @holds
