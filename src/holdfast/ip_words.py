@@ -1,4 +1,4 @@
-"""What ip(8) is told so that a link or a route is as wanted.  Pure."""
+"""What ip(8) is told so that a link, a route or a neighbour is as wanted.  Pure."""
 
 from holdfast.state import Link, Route
 
@@ -19,3 +19,8 @@ def route(wanted: Route) -> tuple[str, ...]:
     source = ("src", wanted.source) if wanted.source else ()
     where = (wanted.destination, *gateway, *device, *source, "table", str(wanted.table), "proto", PROTOCOL)
     return ("route", "replace", wanted.kind, *where)
+
+
+def neighbour(address: str, mac: str, device: str) -> tuple[str, ...]:
+    """The words that set a neighbour's MAC: used at once, and asked for at once by unicast (ip-neighbour(8))."""
+    return ("neighbor", "replace", address, "lladdr", mac, "dev", device, "nud", "probe")

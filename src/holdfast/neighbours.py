@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from holdfast import ip_words
+
 PATH = "/run/holdfast/neighbours"
 """The text for `ip -force -batch`, put there by rename; none is there where no gateway's MAC is known."""
 
@@ -10,11 +12,11 @@ PATH = "/run/holdfast/neighbours"
 def batch(gateways: Iterable[tuple[str, str]], macs: Mapping[str, str]) -> str:
     """Return the text; `gateways`: (device, address), `macs`: by address, as `peer.Hello.neighbours` spells them.
 
-    In state `probe` an entry is used at once and asked for at once, by unicast: what has become wrong does not last
-    (ip-neighbour(8)).  An address that is two devices' is left to ARP: which of them is meant is not said.
+    What has become wrong does not last, since the kernel asks at once.  An address that is two devices' is left to ARP:
+    which of them is meant is not said.
     """
     return "".join(
-        f"neighbor replace {address} lladdr {macs[address]} dev {device} nud probe\n"
+        " ".join(ip_words.neighbour(address, macs[address], device)) + "\n"
         for device, address in _unique(gateways)
         if address in macs and is_station(macs[address])
     )
