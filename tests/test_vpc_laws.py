@@ -303,7 +303,9 @@ def test_independent_commands_may_come_in_any_order(messages: list[Message], ran
     shuffled = list(independent)
     random.shuffle(shuffled)
 
-    assert meaning(shuffled).state == meaning(independent).state
+    # Two static NATs of one VM contradict each other, and the second one is refused.
+    if not meaning(independent).conflicts:
+        assert meaning(shuffled).state == meaning(independent).state
 
 
 # Elements of the sets in which the kernel finds partial overlaps only sometimes.
