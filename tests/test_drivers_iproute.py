@@ -96,6 +96,22 @@ def test_a_link_is_up_by_order_not_by_carrier() -> None:
     assert seen == [Link("eth10", up=True, mtu=0), Link("eth2", up=False, mtu=1500)]
 
 
+def test_only_a_link_that_is_raised_is_given_time_to_carry() -> None:
+    waited: list[str] = []
+    links = Links(IpRoute(Recorder()), waited.extend)
+
+    links.apply(
+        [
+            Change(Link("eth1", up=False), Link("eth1")),
+            Change(Link("eth2", mtu=1500), Link("eth2", mtu=1400)),
+            Change(Link("eth3"), Link("eth3", up=False)),
+            Change(None, Link("eth4")),
+        ]
+    )
+
+    assert waited == ["eth1", "eth4"]
+
+
 def test_ours_are_global_addresses_of_our_nics() -> None:
     seen = list(Addresses(IpRoute(Recorder(DEVICES))).observe({}))
 

@@ -1,8 +1,6 @@
 """Which of a pair this router is: keepalived's last word, and what the machine itself shows.  Imports little."""
 
-import fcntl
 import socket
-import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.answers.checkrouter import ALONE, CHECK_LOG, UNKNOWN, WATCH, Seen, misfits, pair
+from holdfast.link_flags import UP, link_flags
 
 WORD = "run/holdfast/role"
 MOVED = "run/holdfast/role.moved"
@@ -17,7 +16,6 @@ WORDS = ("MASTER", "BACKUP", "FAULT")
 SETTLE_S = 2.0
 """How long what does not fit together may be a change of role under way."""
 _LOOK_S = 0.05
-_SIOCGIFFLAGS, _IFF_UP = 0x8913, 1
 _USAGE = 2
 _MUCH = 4096
 
@@ -81,10 +79,9 @@ def is_local(trie: str, address: str) -> bool:
 def is_up(asked: socket.socket, device: str) -> bool:
     """Whether a link is set up, with a carrier or not; `asked`: any socket of its network namespace."""
     try:
-        answer = fcntl.ioctl(asked, _SIOCGIFFLAGS, struct.pack("40s", device.encode()))
+        return bool(link_flags(asked, device) & UP)
     except OSError:
         return False  # it was unplugged
-    return bool(struct.unpack_from("16xH", answer)[0] & _IFF_UP)
 
 
 def line(root: Path, settle_s: float = SETTLE_S) -> str:

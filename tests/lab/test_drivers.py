@@ -19,13 +19,14 @@ from holdfast import run as runner
 from holdfast.announce import frames
 from holdfast.converge import Driver, Failure
 from holdfast.drivers.address import Addresses
-from holdfast.drivers.link import Links
+from holdfast.drivers.link import CARRIES_S, Links, carries
 from holdfast.drivers.policy_rule import PolicyRules
 from holdfast.drivers.route import Routes
 from holdfast.drivers.sysctl import Sysctls
 from holdfast.drivers.unit import Units, systemd_runs
 from holdfast.facts import nics
 from holdfast.iproute import IpRoute
+from holdfast.link_flags import RUNNING, link_flags
 from holdfast.marks import Marks
 from holdfast.state import Address, Change, File, Link, PolicyRule, Resource, Route, State, Sysctl, Unit, diff, order
 
@@ -159,6 +160,21 @@ def test_a_whole_router_converges_and_is_then_left_alone(machine: Machine) -> No
     machine.children.asked.clear()
     assert machine.plan(state(*wanted)) == []
     assert [argv[3] for argv in machine.children.asked] == ["addr", "route", "rule"]
+
+
+def test_a_raised_link_is_waited_for_until_it_carries(machine: Machine) -> None:
+    ip("link", "set", "p0", "down")
+    ip("link", "set", "eth0", "up")
+    began = time.monotonic()
+    carries(["eth0", "gone"])
+    assert CARRIES_S <= time.monotonic() - began < CARRIES_S + 0.2 * SLACK, "no cable costs so much, and no more"
+
+    ip("link", "set", "eth0", "down")
+    ip("link", "set", "p0", "up")
+    assert machine.converge(*UP, LAN, WAN) == []
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        assert link_flags(asked, "eth0") & RUNNING
 
 
 def test_drift_is_put_right(machine: Machine) -> None:

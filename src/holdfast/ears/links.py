@@ -7,12 +7,12 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 
 from holdfast.ears import Wish
+from holdfast.link_flags import RUNNING, link_flags
 from holdfast.netlink import LinkEvents
 
 SETTLE_S = 0.1
 """Nics that come together are one reason."""
-_SIOCGIFFLAGS, _SIOCGIFHWADDR = 0x8913, 0x8927
-_IFF_RUNNING = 0x40
+_SIOCGIFHWADDR = 0x8927
 
 Nics = Mapping[str, tuple[bytes, bool]]
 """MAC and carrier by name."""
@@ -27,10 +27,10 @@ def nics() -> Nics:
                 request = struct.pack("40s", name.encode())
                 try:
                     (mac,) = struct.unpack_from("18x6s", fcntl.ioctl(asked, _SIOCGIFHWADDR, request))
-                    (flags,) = struct.unpack_from("16xH", fcntl.ioctl(asked, _SIOCGIFFLAGS, request))
+                    flags = link_flags(asked, name)
                 except OSError:
                     continue  # it has gone meanwhile
-                found[name] = mac, bool(flags & _IFF_RUNNING)
+                found[name] = mac, bool(flags & RUNNING)
     return found
 
 

@@ -8,6 +8,7 @@ from fcntl import ioctl
 from math import inf
 
 from holdfast.ears.faces import mac
+from holdfast.link_flags import RUNNING, UP, link_flags
 from holdfast.peer import Pair
 from holdfast.verdict import Links
 
@@ -15,8 +16,7 @@ ASK_S = 1.0
 """How often a gateway is asked."""
 SILENT_S = 3.5
 """How long one that has spoken may be silent: three questions without an answer."""
-_SIOCGIFFLAGS, _SIOCETHTOOL, _GLINK = 0x8913, 0x8946, 0x0A
-_IFF_UP, _IFF_RUNNING = 0x1, 0x40
+_SIOCETHTOOL, _GLINK = 0x8946, 0x0A
 _ETH_P_ARP = 0x0806
 _ARP = struct.Struct("!HHBBH6s4s6s4s")
 _AT_ONCE = 64
@@ -28,12 +28,11 @@ def links(asked: socket.socket, devices: tuple[str, ...], missing: int = 0) -> L
     carrying = lost = down = 0
     for device in devices:
         try:
-            answer = ioctl(asked, _SIOCGIFFLAGS, struct.pack("40s", device.encode()))
+            flags = link_flags(asked, device)
         except OSError:
             missing += 1  # it was unplugged, and no run has found that out yet
             continue
-        (flags,) = struct.unpack_from("16xH", answer)
-        if flags & _IFF_UP:
+        if flags & UP:
             carries = _carries(asked, device, flags)
             carrying, lost = carrying + carries, lost + (not carries)
         else:
@@ -47,7 +46,7 @@ def _carries(asked: socket.socket, device: str, flags: int) -> bool:
     try:
         ioctl(asked, _SIOCETHTOOL, struct.pack("16sP16x", device.encode(), value.buffer_info()[0]))
     except OSError:
-        return bool(flags & _IFF_RUNNING)  # a device whose driver cannot tell
+        return bool(flags & RUNNING)  # a device whose driver cannot tell
     return bool(value[1])
 
 
