@@ -50,7 +50,8 @@ class One:
     def hears(self, other: "One") -> None:
         self.peer = HEARD
         if VM in other.here:
-            self.there = merged(self.there, {VM: acknowledged.told(other.here[VM], other.held.known)})
+            told = {VM: acknowledged.told(other.here[VM], other.held.known)}
+            self.there = merged(self.there, told, {VM: self.held.known})
 
 
 def meet(one: One, two: One) -> None:
@@ -127,6 +128,29 @@ def test_an_acknowledgement_that_comes_late_holds_nothing_newer_back(pair: tuple
         router.tell("the one after that")
     meet(one, two)
     assert (one.gives(), two.gives()) == ("the one after that",) * 2
+
+
+def test_one_that_missed_a_newer_password_does_not_give_the_older_one_again(pair: tuple[One, One]) -> None:
+    one, two = pair
+    for password in ("first missed by the other", "second missed by the other"):
+        two.tell(password)
+    for router in pair:
+        router.tell("known to both")
+    one.acknowledge()
+    meet(one, two)
+    one.tell("missed")
+    assert one.gives() == "missed"
+    one.acknowledge()
+    meet(one, two)
+    assert two.gives() == ""
+
+    for router in pair:
+        router.tell("the next")
+    meet(one, two)
+    assert (one.gives(), two.gives()) == ("the next", "the next")
+    one.acknowledge()
+    meet(one, two)
+    assert two.gives() == ""
 
 
 def test_a_router_alone_has_no_tags() -> None:

@@ -351,7 +351,7 @@ def kept(ear: Passwords, now: float) -> list[str]:
 
 def test_what_the_peer_has_acknowledged_is_kept_by_an_errand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ear = Passwords(tmp_path)
-    ear.hear({"10.1.0.1": 3, "not one": 4})
+    ear.hear({"10.1.0.1": 3, "not one": 4}, {})
     with monkeypatch.context() as context:
         context.setattr(os, "fsync", lambda _: pytest.fail("an ear waited for a disk"))
         causes = kept(ear, 10.0)
@@ -367,7 +367,7 @@ def test_what_the_peer_has_acknowledged_is_kept_by_an_errand(tmp_path: Path, mon
 
 def test_it_is_asked_for_until_the_disk_has_it_ever_more_seldom(tmp_path: Path) -> None:
     ear = Passwords(tmp_path)
-    ear.hear({"10.1.0.1": 3})
+    ear.hear({"10.1.0.1": 3}, {})
     asked = [second for second in range(10, 400) if ear.due() <= second and kept(ear, float(second))]
     assert asked[:4] == [10, 12, 16, 24]
     assert asked[-1] - asked[-2] == 64
@@ -377,5 +377,5 @@ def test_it_is_asked_for_until_the_disk_has_it_ever_more_seldom(tmp_path: Path) 
     (tmp_path / "var/lib/holdfast").unlink()
     errands.do(tmp_path, [KEEP])
     assert kept(ear, 500.0) == []
-    ear.hear({"10.1.0.1": 4})
+    ear.hear({"10.1.0.1": 4}, {})
     assert ear.due() == 502.0

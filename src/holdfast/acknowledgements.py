@@ -1,11 +1,14 @@
 """Acknowledged passwords as hellos tell of them: which go into the next one, and what of those heard is kept.  Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import nlargest
 
+from holdfast import receipts
 from holdfast.addresses import inside
 from holdfast.peer import HIGHEST_TAKEN, Face
 from holdfast.texts import is_ipv4
+
+_NONE: Mapping[str, Sequence[int]] = {}
 
 
 class Acknowledgements:
@@ -39,12 +42,21 @@ class Acknowledgements:
 _REPEATS = 4
 
 
-def merged(known: Mapping[str, int], heard: Mapping[str, int]) -> dict[str, int]:
-    """Passwords by guest address, the higher of each; what is no guest's address, or no password, means nothing."""
+def merged(
+    known: Mapping[str, int], heard: Mapping[str, int], held: Mapping[str, Sequence[int]] = _NONE
+) -> dict[str, int]:
+    """Passwords by guest address, the higher of each; what is no guest's address, or no password, means nothing.
+
+    `held`: this router's own with those before them, newest first.  The tag that names the newest stays: the peer may
+    have given another one since, which this router missed, and would give the one that it holds once more.
+    """
     found = dict(known)
-    for address, serial in heard.items():
-        if found.get(address, 0) < serial <= HIGHEST_TAKEN and is_ipv4(address):
-            found[address] = serial
+    for address, number in heard.items():
+        before = found.get(address, 0)
+        if before < number <= HIGHEST_TAKEN and is_ipv4(address):
+            over = receipts.tag_of(before)
+            newest = receipts.tag_of(next(iter(held.get(address, ())), 0))
+            found[address] = receipts.taken(receipts.serial_of(number), over) if over and over == newest else number
     return found
 
 

@@ -43,10 +43,10 @@ class Passwords:
         self._asked: dict[str, int] | None = None
         self._known: Mapping[str, Sequence[int]] = {}
 
-    def hear(self, acknowledged: Mapping[str, int]) -> None:
-        """Take in what the peer tells."""
+    def hear(self, acknowledged: Mapping[str, int], known: Mapping[str, Sequence[int]]) -> None:
+        """Take in what the peer tells.  `known`: this router's passwords with their tags."""
         if any(serial > self._there.get(address, 0) for address, serial in acknowledged.items()):
-            before, self._there = self._there, merged(self._there, acknowledged)
+            before, self._there = self._there, merged(self._there, acknowledged, known)
             self._unsaved = self._unsaved or self._there != before
 
     def keep(self, now: float, known: Mapping[str, Sequence[int]]) -> Iterator[Wish]:

@@ -91,7 +91,8 @@ class PeerEar:
         if kind is Kind.FRESH:
             self._last = data
             self.decided.faces[network] = now
-            self.passwords.hear(in_networks(hello.taken, self.pair.faces if self.pair else ()))
+            assert self.pair  # noqa: S101 without one no hello is understood
+            self.passwords.hear(in_networks(hello.taken, self.pair.faces), self.pair.passwords)
         elif kind is Kind.THIRD and now - self._third >= _THIRD_S:
             self._third = now
             alerts.alert(self.root, [f"a third router, {hello.name}, speaks with this pair's secret"])
