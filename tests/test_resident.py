@@ -114,6 +114,10 @@ class Running:
         path = self.root / "heard"
         return path.read_text().splitlines() if path.exists() else []
 
+    def ticks(self) -> str:
+        path = self.root / "ticks"
+        return path.read_text() if path.exists() else ""
+
 
 def until(true: Callable[[], object], timeout_s: float = 5) -> None:
     end = time.monotonic() + timeout_s
@@ -257,11 +261,11 @@ def test_wishes_that_come_while_it_converges_are_one(agent: Running) -> None:
 
 
 def test_a_poke_rouses_the_other_ears(agent: Running) -> None:
-    until(lambda: (agent.root / "ticks").read_text() == "t")
+    until(lambda: agent.ticks() == "t")
 
     (agent.root / "run/holdfast/wake").write_text("!\n")
 
-    until(lambda: (agent.root / "ticks").read_text() == "tt")
+    until(lambda: agent.ticks() == "tt")
     assert agent.heard() == []
 
 
