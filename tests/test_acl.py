@@ -9,9 +9,10 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from counts import examples
 from holdfast import intervals
 from holdfast.config import EMPTY, Config, decode
 from holdfast.errors import Rejected
@@ -375,7 +376,7 @@ def near(listed: tuple[AclRule, ...]) -> list[Packet]:
     return [packet._replace(address=place) for place in dict.fromkeys(places) for packet in dict.fromkeys(what)]
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.lists(rules(), max_size=12).map(tuple), st.lists(PACKETS, max_size=5), st.sampled_from((1, 2, 64)))
 def test_what_is_compiled_decides_as_the_list_does(
     listed: tuple[AclRule, ...], packets: list[Packet], told_apart: int

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from counts import examples
 from holdfast import config, dnsmasq
 from holdfast.desired import desired
 from holdfast.dnsmasq import Network
@@ -26,7 +27,7 @@ LINE = {
 }  # fmt: skip
 NOWHERE = "0.0.0.0"  # noqa: S104 an absent gateway, not a bind
 OK = "dnsmasq: syntax check OK.\n"
-RULES = settings(max_examples=60)
+RULES = examples(60)
 
 octet = st.integers(0, 255)
 addresses = st.builds("{}.{}.{}.{}".format, octet, octet, octet, octet) | st.builds("10.31.32.{}".format, octet)

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from counts import examples
 from fake_machine import BOOT_LINE, NICS, PUBLIC_2, FakeMachine
 from holdfast.config import EMPTY, Config, decode, dump, load, merge
 from holdfast.converge import converge, observe, plan
@@ -22,7 +23,7 @@ from holdfast.state import Elements, State
 FACTS = Facts((*NICS, PUBLIC_2))
 Message = dict[str, Any]
 
-bounded = settings(max_examples=80)
+bounded = examples(80)
 
 
 def take(config: Config, message: Message) -> Config:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace
 
+from counts import examples
 from holdfast import acknowledgements, holding, peer, verdict
 from holdfast.acknowledgements import Acknowledgements
 from holdfast.answers import peer as answer
@@ -764,7 +765,7 @@ class Channel(RuleBasedStateMachine):
         assert not any(router.hold for router in self.routers), "nor for ever on any"
 
 
-Channel.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
+Channel.TestCase.settings = settings(examples(150), stateful_step_count=40)
 TestChannel = Channel.TestCase
 
 

@@ -66,7 +66,7 @@ def bug(argv):
 def heed(causes):
     with (root / "heard").open("a") as heard:
         heard.write(";".join(causes) + "\\n")
-    time.sleep(0.2)
+    time.sleep(0.5)
     return 3 if (root / "fails").exists() else 0
 
 class Often:
@@ -200,7 +200,7 @@ def test_a_caller_that_is_killed_does_not_end_the_work(agent: Running) -> None:
 
 def test_commands_run_side_by_side_and_too_many_do_it_themselves(tmp_path: Path) -> None:
     with running(tmp_path, children=3) as agent:
-        callers = [agent.start("stay", f"s{number}", "1") for number in range(3)]
+        callers = [agent.start("stay", f"s{number}", "2") for number in range(3)]
         until(lambda: all((agent.root / f"s{number}").exists() for number in range(3)))
 
         assert agent.ask("say") == (99, "", "")
@@ -256,7 +256,7 @@ def test_wishes_that_come_while_it_converges_are_one(agent: Running) -> None:
     moved.unlink()
 
     until(lambda: len(agent.heard()) == 2)
-    time.sleep(0.4)
+    time.sleep(0.7)
     assert agent.heard() == ["role", "role"]
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from counts import examples
 from holdfast.config import Config
 from holdfast.desired import desired
 from holdfast.shared import BootLine
@@ -33,7 +34,7 @@ MESSAGES = st.one_of(
 )
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.lists(MESSAGES, max_size=8), st.lists(MESSAGES, max_size=8))
 def test_what_a_start_has_said_is_all_that_holds(before: list[Message], start: list[Message]) -> None:
     restored = bags(before)

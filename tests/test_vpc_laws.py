@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from counts import examples
 from fake_machine import FakeMachine
 from holdfast.config import EMPTY, REFUSED, Config, Refused, decode, dump, load, merge
 from holdfast.converge import converge, observe, plan
@@ -53,7 +54,7 @@ LINE = {
 }  # fmt: skip
 BOOT: Message = {"type": "cmdline", "cmd_line": LINE}
 
-bounded = settings(max_examples=60)
+bounded = examples(60)
 
 
 def plugged(macs: Sequence[str]) -> Facts:

@@ -5,9 +5,10 @@ from functools import reduce
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from counts import examples
 from fake_machine import BOOT_LINE, NICS, FakeMachine
 from holdfast.config import EMPTY, Config, decode, dump, load, merge
 from holdfast.converge import converge, observe, plan
@@ -68,7 +69,7 @@ commands = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(commands, max_size=8))
 def test_the_machine_forgets_the_path(messages: list[Message]) -> None:
     """Step by step, or at once from bags that were read from the disk: the machine ends the same."""
@@ -87,7 +88,7 @@ def test_the_machine_forgets_the_path(messages: list[Message]) -> None:
     assert observe(fresh.drivers, wanted) == observe(machine.drivers, wanted) == wanted
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(commands, max_size=8))
 def test_what_is_taken_back_leaves_nothing(messages: list[Message]) -> None:
     ends = [{**message, "create": False} for message in messages if "create" in message]
@@ -97,7 +98,7 @@ def test_what_is_taken_back_leaves_nothing(messages: list[Message]) -> None:
     assert desired(bags([*messages, *ends, *gone]), FACTS) == desired(bags(()), FACTS)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(commands, max_size=8),
     st.builds(tunnel, st.integers(8, 10), networks, create=flags, key=keys, version=versions),
