@@ -191,9 +191,10 @@ def test_a_script_that_cannot_do_its_work_is_alerted(root: Path) -> None:
     assert java_reader.alerts(0, line).texts == [line]
 
 
-def test_commands_of_the_agent_are_noted_but_for_a_change_of_roles() -> None:
+def test_commands_of_the_agent_are_noted_but_for_a_look_and_a_change_of_roles() -> None:
     assert {name for name, command in COMMANDS.items() if getattr(command, "func", None) is not called} == {
-        "holdfast-follow"
+        "holdfast-follow",
+        "holdfast-plan",
     }
 
 

@@ -157,6 +157,7 @@ _NOTED: dict[str, Callable[[list[str]], int]] = {
 }
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     **{name: partial(called, name, command) for name, command in _NOTED.items()},
+    "holdfast-plan": main,  # it only looks
     "holdfast-follow": follow,  # nobody asks for it, and a change of roles waits for it
 }
 """What a command's own process may ask the agent to do, by the command's name; what is asked for is noted."""

@@ -10,8 +10,10 @@ from _socket import AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKE
 
 SOCKET = "/run/holdfast/agent.sock"
 NIC_WAIT = "HOLDFAST_NIC_WAIT_S"
-WRITING = frozenset({"apply", "converge", "handover", "rollback"})
-"""The verbs of `holdfast` that go through the agent: those that write, but for what boots a machine."""
+BY_AGENT = frozenset({"apply", "converge", "handover", "plan", "rollback"})
+"""The verbs of `holdfast` that go through the agent: those that write, but for what boots a machine, and the one that
+is asked for again and again.  `status` does not: it has to tell of an agent that hangs.
+"""
 _LONGEST = 1024
 _OWN_ROOT = ("--r", "--n")  # --root and --netns, which argparse lets anybody shorten
 
@@ -27,9 +29,9 @@ def main(name: str, argv: list[str]) -> int:
 
 
 def holdfast(argv: list[str]) -> int:
-    """Run the operator's command: a verb that writes, on this router itself, by the agent."""
-    if argv and argv[0] in WRITING and not any(word.startswith(_OWN_ROOT) for word in argv):
-        return main("holdfast", argv)
+    """Run the operator's command: some verbs, on this router itself, by the agent."""
+    if argv and argv[0] in BY_AGENT and not any(word.startswith(_OWN_ROOT) for word in argv):
+        return main("holdfast-plan" if argv[0] == "plan" else "holdfast", argv)
     from holdfast import cli  # noqa: PLC0415 the agent does without it
 
     return cli.main(argv)
