@@ -2,7 +2,23 @@
 
 import pytest
 
-from holdfast.nft import EPOCH, TABLE, VPN, WAY, Chain, Rule, Stage, key, mark, ports, quoted
+from holdfast.nft import (
+    EPOCH,
+    EPOCHS,
+    TABLE,
+    VPN,
+    WAY,
+    Chain,
+    Rule,
+    Stage,
+    is_settled,
+    key,
+    mark,
+    ports,
+    quoted,
+    settled,
+    unsettled,
+)
 from holdfast.program import assemble, revokes, trust
 from holdfast.state import Elements, Ruleset
 
@@ -71,6 +87,17 @@ def test_fields_of_the_mark_do_not_meet() -> None:
     assert f"== {mark(0x5000)} accept" in trust(5)
     assert f"{mark(0xF0000FFF)} | {mark(0x5000)} accept" in trust(5)
     assert f"inet {TABLE} judged" in trust(1)
+
+
+def test_an_epoch_is_unsettled_for_a_moment_and_then_settled_for_long() -> None:
+    at, seen = EPOCHS - 3, []
+    for _ in range(4):
+        seen += [unsettled(at), at := settled(unsettled(at))]
+    assert seen == [EPOCHS - 2, EPOCHS - 1, EPOCHS, 2, 3, 4, 5, 6]
+    assert [is_settled(one) for one in seen] == [False, True] * 4
+    # One that was left unsettled is not gone back to.
+    assert [unsettled(one) for one in (5, EPOCHS)] == [7, 1]
+    assert settled(0) == 2
 
 
 def test_canonical_text() -> None:

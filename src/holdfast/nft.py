@@ -11,6 +11,21 @@ VPN = 0xF0000000
 EPOCHS = EPOCH // (EPOCH & -EPOCH)  # from 1 to this; 0 is what a flow carries that was never judged
 
 
+def unsettled(epoch: int) -> int:
+    """Return the epoch of a transaction after this one: odd, since the sets are published a moment after it."""
+    return (epoch + 1 | 1) % (EPOCHS + 1)
+
+
+def settled(epoch: int) -> int:
+    """Return the epoch that follows it once they are: even, never 0."""
+    return (epoch + 1 & ~1) % (EPOCHS + 1) or 2
+
+
+def is_settled(epoch: int) -> bool:
+    """Whether every flow that carries it was judged by what is in the sets."""
+    return epoch % 2 == 0
+
+
 class Chain(Enum):
     """Every chain, in the order in which they are written; `HOOKS` says which of them the kernel calls."""
 

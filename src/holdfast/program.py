@@ -1,8 +1,8 @@
 """The packet path on one page: a constant program whose configuration is data in its sets and maps.  Pure.
 
 Connection mark: way back in 0x00000fff, epoch of judgement in 0x0ffff000, VPN in 0xf0000000.  A flow that was judged
-carries the current epoch; a transaction that takes permission away changes the epoch, and the next packet of every
-flow, whichever way it goes, is judged again by its original tuple: stamped or dropped.
+carries the current epoch; a transaction that takes permission away changes the epoch, one after it settles it, and the
+next packet of every flow, whichever way it goes, is judged again by its original tuple: stamped or dropped.
 """
 
 import re

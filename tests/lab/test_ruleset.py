@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -499,6 +500,70 @@ def test_a_set_of_another_shape_is_replaced_with_the_table(network: Lab, router:
     router.nft("add table inet holdfast; add set inet holdfast ingress_port { type ipv4_addr; }")
     router.converge(BASE)
     assert web(network, "udp").up
+
+
+class Flood:
+    """A flow whose client sends as fast as it can, until `stop`."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.over = threading.Event()
+        flow.client.settimeout(0)
+        self.thread = threading.Thread(target=self._send)
+        self.thread.start()
+
+    def _send(self) -> None:
+        while not self.over.is_set():
+            for _ in range(50):
+                with contextlib.suppress(OSError):
+                    self.flow.client.send(b"x")
+            time.sleep(0.0001)
+
+    def arrives(self) -> bool:
+        """Whether it still comes, and not only what was on its way."""
+        self.flow.server.settimeout(0.3)
+        end = time.monotonic() + 0.5
+        with contextlib.suppress(TimeoutError):
+            while time.monotonic() < end:
+                self.flow.server.recv(99)
+            return True
+        return False
+
+    def stop(self) -> None:
+        self.over.set()
+        self.thread.join()
+
+
+@contextlib.contextmanager
+def flooded(flow: Flow) -> Iterator[Flood]:
+    flood = Flood(flow)
+    try:
+        yield flood
+    finally:
+        flood.stop()
+
+
+def test_a_flow_that_never_pauses_is_cut_each_time(network: Lab, router: Router) -> None:
+    """The kernel shows new chains a moment before it publishes what interval sets lose: a packet comes in between."""
+    with flooded(out(network, "udp")) as flood:
+        for number in range(10):
+            assert flood.arrives(), number
+            router.converge(REVOCATIONS["egress"])
+            assert not flood.arrives(), number
+            router.converge(BASE)
+
+
+def test_who_dies_before_the_epoch_is_settled_leaves_that_to_be_seen(
+    network: Lab, router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with flooded(out(network, "udp")) as flood:
+        with monkeypatch.context() as dying:
+            dying.setattr(ruleset, "settle", Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                router.apply(REVOCATIONS["egress"])
+        assert {change.key for change in router.plan(REVOCATIONS["egress"])} == {("Ruleset",)}
+        router.converge(REVOCATIONS["egress"])
+        assert not flood.arrives()
 
 
 class Probe:

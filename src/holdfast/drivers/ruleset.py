@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from holdfast import nft, program
 from holdfast.converge import Failure
@@ -19,6 +20,7 @@ from holdfast.drivers.transaction import (
     named,
     prelude,
     rebuilt_sets,
+    settle,
     transaction,
     whole,
 )
@@ -36,6 +38,7 @@ _HELD = re.compile(r"^\t\telements = \{ (.*?) \}\n", re.MULTILINE | re.DOTALL)
 _SHAPE = re.compile(r"^\t\ttype(?:of)? (.*?)(?: : .*)?$", re.MULTILINE)
 _EXTRA = re.compile(r" (?:comment|timeout|expires|counter|limit|quota) .*?(?= : |$)")
 _EPOCH = re.compile(r"chain judged \{\n\t\tct mark & 0x[0-9a-f]{8} == (0x[0-9a-f]{8}) accept\n")
+_UNSETTLED = "# flows may have been judged by what the sets held before\n"
 _PROTOCOLS = {"6": "tcp", "17": "udp"}
 
 
@@ -86,7 +89,8 @@ class Rulesets:
             return
         note = self._seen()
         if note.listing:
-            yield Ruleset(note.text)
+            # Whoever was to settle the epoch has died: who asks is shown something to do.
+            yield Ruleset(note.text if nft.is_settled(note.epoch) else f"{note.text}{_UNSETTLED}")
             for name, entries in note.elements.items():
                 yield Elements(name, entries)
 
@@ -97,7 +101,8 @@ class Rulesets:
     def apply(self, changes: Sequence[Change]) -> Iterator[Failure]:
         """Carry out all changes in one transaction, or none; what nft names as the cause carries nft's words.
 
-        Interval entries that only come are put in before it, see `prelude`.
+        Interval entries that only come are put in before it, see `prelude`.  After it the epoch moves once more, see
+        `settle`.
         """
         if not changes:
             return
@@ -108,6 +113,8 @@ class Rulesets:
         if early is not note:
             note, commits = early, 2
         rebuilt = rebuilt_sets(note, changes)
+        if rebuilt and fresh.epoch == note.epoch:
+            fresh = replace(fresh, epoch=nft.unsettled(fresh.epoch))
         lines = transaction(self.table, note, fresh, changes, rebuilt)
         try:
             try:
@@ -118,14 +125,18 @@ class Rulesets:
                 # A set or a hook of that name has another shape here, as after an upgrade: the table anew, whole.
                 lines = whole(self.table, fresh)
                 self._commit(lines)
+            if fresh.epoch != note.epoch and fresh.text:
+                fresh, commits = replace(fresh, epoch=nft.settled(fresh.epoch)), commits + 1
+                lines = settle(self.table, fresh)
+                self._commit(lines)
         except CommandFailed as error:
             yield from failures(str(error), lines, changes)
             return
         after = generation()
         if fresh.text and (fresh.text != note.text or rebuilt):
-            fresh = msgspec.structs.replace(fresh, listing=_blank(listed(self.table, "-t"))[0])
+            fresh = replace(fresh, listing=_blank(listed(self.table, "-t"))[0])
         undisturbed = before == note.generation and after == before + commits == generation()
-        self._remember(msgspec.structs.replace(fresh, generation=after if undisturbed else 0))
+        self._remember(replace(fresh, generation=after if undisturbed else 0))
 
     def _prepare(self, note: Note, fresh: Note, changes: Sequence[Change]) -> Note:
         """Put in what may come early, as much of it as nft takes; return what is there then."""
@@ -220,11 +231,11 @@ def _after(note: Note, changes: Sequence[Change]) -> Note:
                 elements[name] = change.after.entries
             else:
                 elements.pop(name, None)
-    epoch = note.epoch % nft.EPOCHS + 1 if revoked else note.epoch
+    epoch = nft.unsettled(note.epoch) if revoked else note.epoch
     return Note(0, epoch, text, note.listing if text else "", elements if text else {})
 
 
 def _any_epoch() -> int:
     import secrets  # noqa: PLC0415 needed once in a router's life, and start-up counts
 
-    return secrets.randbelow(nft.EPOCHS) + 1
+    return nft.settled(secrets.randbelow(nft.EPOCHS))
