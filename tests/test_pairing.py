@@ -18,6 +18,7 @@ from holdfast.agent import Answer
 from holdfast.ears.acknowledged import KEEP, Passwords
 from holdfast.ears.decisions import Decisions
 from holdfast.errors import Failed, Rejected
+from holdfast.pair_files import Own
 from holdfast.peer import Face, Hello, Here, Pair, Peer, Sent
 from holdfast.session import Session
 from holdfast.verdict import STUCK_S, UNABLE_S, Links
@@ -336,6 +337,34 @@ def test_a_peer_that_has_left_the_segment_leaves_it_to_nobody_else(tmp_path: Pat
     assert known(2.0, {"10.71.2.0/24": Here("eth4", "10.71.2.2", there[1])}) == there
     other = ("10.71.1.9", "02:00:47:00:00:09")
     assert known(3.0, {segment: Here("eth3", *other)}) == other, "it was made anew"
+
+
+def test_what_an_alert_speaks_of_is_there_when_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decided, pair = Decisions(tmp_path, 0.0), Pair(key="00", ground=OLD)
+    seen: list[tuple[str, float, int]] = []
+
+    def reads(root: Path, texts: list[str]) -> None:
+        seen.extend(
+            (text, pairing.peer(root, inf).get("two_masters_since", -1), pairing.tracked(root, "fault"))
+            for text in texts
+        )
+
+    def step(own: Own, role: str, now: float, links: Links) -> None:
+        heard = Peer(Hello(name="r-2-VM", role=role, able=True, ground=OLD), now, Sent(now, own.role, 0))
+        decided.write(own, pair, heard, now, links)
+        list(decided.tell(own, pair, heard, now))
+
+    monkeypatch.setattr(alerts, "alert", reads)
+    for now, role in ((1.0, "MASTER"), (2.0, "MASTER"), (3.0, "BACKUP")):
+        step(Own(role="MASTER"), role, now, Links(1, 0))
+    for now in (4.0, 9.0):
+        step(Own(role="MASTER"), "BACKUP", now, Links(0, 1))
+
+    assert [(text.split(":")[0].split(",")[0], *rest) for text, *rest in seen] == [
+        ("two masters", 1.0, 0),
+        ("two masters no longer", 0.0, 0),
+        ("this router yields to its peer", 0.0, 1),
+    ]
 
 
 def test_an_alert_holds_nothing_that_commands_a_terminal(tmp_path: Path) -> None:

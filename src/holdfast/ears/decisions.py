@@ -90,12 +90,14 @@ class Decisions:
         sound = outer.sound and seen
         before = self._yielding.active
         fault = self._yielding.step(own.role, heard, now, broken=dark or silent or stuck, sound=sound)
-        if fault and not before:
+        if begun := fault and not before:
             self._why = _LINK if dark else _GATEWAY if silent else _STUCK
+        wanted = fault != own.fault and (fault or not (leaving(own, now) or own.moving))
+        if wanted and self._track("fault", int(fault)):
+            own = own._replace(fault=fault)
+        if begun:
             alerts.alert(self.root, [f"this router yields to its peer: {self._why}"])
-        if fault == own.fault or (not fault and (leaving(own, now) or own.moving)):
-            return own
-        return own._replace(fault=fault) if self._track("fault", int(fault)) else own
+        return own
 
     def _term(self, own: Own, heard: Peer | None) -> Own:
         if verdict.normal_term(own.role, own.term, own.peer_term, heard) == own.term:
@@ -125,12 +127,14 @@ class Decisions:
         new, over = self._differences.step({**pair.digests, "ground": pair.ground}, known, now, heard=heard is not None)
         said += [f"differs from the peer: {', '.join(_named(pair, heard, new))}"] if heard and new else []
         gone, back = self._presence.step(heard)
+        # Before anything is said of it: who reads the alert and looks sees what it speaks of.
+        another = heard is not None and self._leave(pair, heard, now)
         if texts := [text for text in (*said, gone) if text]:
             alerts.alert(self.root, texts)
         for text in (back, f"no longer differs from the peer: {', '.join(over)}" if over else ""):
             if text:
                 alerts.note(text)
-        if heard and self._leave(pair, heard, now):
+        if heard and another:
             yield Wish(f"the peer is {heard.hello.name} at {self._known[0] or 'no address'}")
 
     def _leave(self, pair: Pair, heard: Peer, now: float) -> bool:
