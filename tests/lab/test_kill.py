@@ -10,6 +10,7 @@ from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 import pytest
+from killing import Killer
 from replay import FILES, Site, firewall, forward, forwards, ingress, said, settled, vm, vm_line
 
 from holdfast.store import Store
@@ -17,8 +18,6 @@ from holdfast.store import Store
 pytestmark = pytest.mark.lab
 
 KILLS = 300 if os.environ.get("HOLDFAST_SOAK") == "1" else 40
-KILLED = 137
-START = 'cd /; "$1" "$2" & pid=$!; sleep "$3"; kill -9 $pid 2>/dev/null; wait $pid'
 GRAIN_S = 0.02  # file times are as coarse as the kernel's tick
 
 
@@ -75,10 +74,11 @@ def test_the_same_file_after_a_kill_at_any_moment_ends_well(made: Site) -> None:
         done = made.tell(turn.payload)
         assert done.code == 0, said(done)
         durations[turn.payload["type"]].append(done.seconds)
+    killers = {kind: Killer(dice, statistics.mean(taken)) for kind, taken in durations.items()}
     hits, old = 0, 0
     for number, turn in enumerate(islice(cycle(TURNS), KILLS)):
-        moment = dice.uniform(0, statistics.mean(durations[turn.payload["type"]]))
-        hit, was_old = one_kill(made, turn, f"{FILES[turn.payload['type']]}.kill{number}", moment)
+        kind = turn.payload["type"]
+        hit, was_old = one_kill(made, turn, f"{FILES[kind]}.kill{number}", killers[kind])
         hits, old = hits + hit, old + was_old
     print(f"{KILLS} kills, {hits} before the end; the old configuration stood after {old}")  # noqa: T201 what was tried
     assert hits > KILLS / 2
@@ -87,15 +87,14 @@ def test_the_same_file_after_a_kill_at_any_moment_ends_well(made: Site) -> None:
     assert made.state() == before
 
 
-def one_kill(made: Site, turn: Turn, name: str, moment: float) -> tuple[bool, bool]:
+def one_kill(made: Site, turn: Turn, name: str, killer: Killer) -> tuple[bool, bool]:
     """Whether the kill came before the end, and whether the old configuration stood after it."""
     store = Store(made.path("/etc/cloudstack"))
     before = documents(store)
     made.router.send(json.dumps(turn.payload).encode(), name)
-    killed = made.router.shell(["sh", "-c", START, "kill", "/opt/cloud/bin/update_config.py", name, f"{moment:.4f}"])
-    assert killed.code in (0, KILLED), said(killed)
+    hit = killer.kill(made.router, name)
     between = documents(store)
-    where = f"{name} killed after {moment:.4f} s"
+    where = f"{name} killed after {killer.moment_s:.4f} s"
 
     done = made.router.run("update_config.py", name)
     assert done.code == 0, f"{where}: {said(done)}"
@@ -104,7 +103,7 @@ def one_kill(made: Site, turn: Turn, name: str, moment: float) -> tuple[bool, bo
     assert between in (before, after), where
     assert turn.live(made), f"{where}: {said(done)}"
     assert made.plan()["changes"] == [], where
-    return killed.code == KILLED, between == before
+    return hit, between == before
 
 
 def documents(store: Store) -> dict[str, bytes]:

@@ -7,8 +7,10 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
 
 import pytest
+from killing import Killer
 from slack import SLACK
 from tunnels import EAST, NORTH, WEST, Message, Place, Side, sides
 
@@ -37,8 +39,6 @@ swanctl --load-conns --file /root/both.conf
 EACH_S, PINGS = 0.05, 120
 OVERTAKES_S = EACH_S * SLACK
 """For how long packets may overtake the last of IKEv1's messages about new keys."""
-KILLED = 137
-START = 'cd /; "$1" "$2" & pid=$!; sleep "$3"; kill -9 $pid 2>/dev/null; wait $pid'
 TO_WEST, TO_NORTH = "vpn-203_0_81_20-203_0_82_20", "vpn-203_0_81_20-203_0_83_20"
 
 
@@ -233,29 +233,29 @@ def test_the_same_file_after_a_kill_at_any_moment_ends_well(three: list[Side]) -
     east.is_joined(WEST)
     first, nowhere, shell = east.sas()[TO_WEST], Place("nowhere", 99), east.router.shell
     name, path = "vpn-203_0_81_20-203_0_99_20", "/etc/swanctl/conf.d/vpn-203_0_81_20-203_0_99_20.conf"
-    turns: list[Message] = [{}, {"esp_lifetime": 1800}, {"ipsec_psk": "another key"}, {"create": False}] * 4
+    kinds: list[Message] = [{}, {"esp_lifetime": 1800}, {"ipsec_psk": "another key"}, {"create": False}]
     seed = int(os.environ.get("HOLDFAST_SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"HOLDFAST_SEED={seed}")  # noqa: T201 a failure is repeated with it
     dice = random.Random(seed)  # noqa: S311 moments, not secrets
     # Without it the command does the work itself, and dies with it.
     assert shell(["systemctl", "stop", "holdfast-agent"]).code == 0
-    longest = east.tunnel(nowhere, passive=True).seconds
-    hits = 0
-    for number, changed in enumerate(turns):
-        file, moment = f"site_2_site_vpn.json.kill{number}", f"{dice.uniform(0.1, longest):.4f}"
+    killers = [Killer(dice, east.tunnel(nowhere, passive=True, **changed).seconds) for changed in kinds]
+    hits, kills = 0, 4 * len(kinds)
+    for number, (killer, changed) in enumerate(islice(cycle(zip(killers, kinds, strict=True)), kills)):
+        file = f"site_2_site_vpn.json.kill{number}"
         east.router.send(json.dumps(east.message(nowhere, passive=True, **changed)).encode(), file)
-        hits += shell(["sh", "-c", START, "kill", "/opt/cloud/bin/update_config.py", file, moment]).code == KILLED
+        hits += killer.kill(east.router, file)
         done = east.router.run("update_config.py", file)
-        assert done.code == 0, f"{file} killed after {moment} s: {done.text}{done.errors}"
-        assert east.changes() == [], f"{file} killed after {moment} s"
+        assert done.code == 0, f"{file} killed after {killer.moment_s:.4f} s: {done.text}{done.errors}"
+        assert east.changes() == [], f"{file} killed after {killer.moment_s:.4f} s"
         there = changed.get("create", True)
         assert (name in shell(["swanctl", "--list-conns"]).text) is there
         assert (f"ike-{name}" in east.vici("get-shared")) is there
         assert (shell(["test", "-e", path]).code == 0) is there
         assert east.sas()[TO_WEST] == first
     assert shell(["systemctl", "start", "holdfast-agent"]).code == 0
-    print(f"{len(turns)} kills, {hits} before the end")  # noqa: T201 what was tried
-    assert hits > len(turns) / 2
+    print(f"{kills} kills, {hits} before the end")  # noqa: T201 what was tried
+    assert hits > kills / 2
 
 
 def test_a_wrong_key_is_named_and_charon_comes_back(three: list[Side]) -> None:
